@@ -1,0 +1,91 @@
+"""Ranks of a distributed run, forked from one process that has the imports done.
+
+A rank forked so takes about a second where one started by ``torchrun`` takes ten; that their orders are equal is itself
+a test (``test_launchers.py``).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import socket
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# The fork server of Python before 3.13 does not take over sys.path, and passes over a module that it cannot import.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["training"])
+TIMEOUT = 120  # seconds for all ranks of one run
+
+
+class RankFailed(AssertionError):
+    """A rank ended otherwise than expected."""
+
+
+def run_ranks(world_size: int, function: Callable[..., Any], *args: Any, exitcode: int = 0) -> list[Any]:
+    """
+    Call ``function(*args)`` in each of ``world_size`` gloo processes and return what each one returned, by rank.
+
+    Raises:
+        RankFailed: If a rank ends with another status than ``exitcode`` (negative: a signal), or not in time.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(world_size)}
+        ranks = [
+            CONTEXT.Process(target=_rank, args=(folder, environment, rank, function, args))
+            for rank in range(world_size)
+        ]
+        for process in ranks:
+            process.start()
+        try:
+            _join(ranks, folder, exitcode)
+        finally:
+            for process in ranks:
+                process.kill()
+                process.join()
+        results = [Path(folder, f"{rank}.result") for rank in range(world_size)]
+        return [pickle.loads(path.read_bytes()) if path.exists() else None for path in results]
+
+
+def _rank(folder: str, environment: dict[str, str], rank: int, function: Callable[..., Any], args: Any) -> None:
+    os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank), OMP_NUM_THREADS="1")
+    multiprocessing.set_start_method("fork", force=True)  # for a loader's workers, as in a script that torchrun starts
+    if environment["WORLD_SIZE"] == "1":
+        for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_RANK"):
+            del os.environ[name]
+    try:
+        result = function(*args)
+        Path(folder, f"{rank}.result").write_bytes(pickle.dumps(result))
+    except BaseException:
+        Path(folder, f"{rank}.error").write_text(traceback.format_exc())
+        raise SystemExit(1) from None
+
+
+def _join(ranks: list[Any], folder: str, exitcode: int) -> None:
+    """Wait for all ranks; the first that fails ends the wait, since the others then wait for it."""
+    pending = dict(enumerate(ranks))
+    deadline = TIMEOUT / 0.05
+    while pending and deadline:
+        for rank, process in list(pending.items()):
+            process.join(0.05 / len(pending))
+            if process.exitcode is None:
+                continue
+            del pending[rank]
+            if process.exitcode != exitcode:
+                error = Path(folder, f"{rank}.error")
+                reason = error.read_text() if error.exists() else "no traceback"
+                raise RankFailed(f"rank {rank} ended with status {process.exitcode}, not {exitcode}:\n{reason}")
+        deadline -= 1
+    if pending:
+        raise RankFailed(f"ranks {sorted(pending)} had not ended after {TIMEOUT} s")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
