@@ -1,0 +1,60 @@
+# The two commands of the README: `make demo` and `make test`. Both set everything up first; `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UPSTREAM := patches/sentence-transformers/6.2.0
+PRISTINE := build/pristine
+SCRATCH := build/sentence-transformers-6.2.0
+
+export HF_HUB_OFFLINE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Two ranks share two cores; more threads than that only get in each other's way.
+export OMP_NUM_THREADS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test quick test-pristine check unpack refresh clean
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
+
+setup: $(VENV)/.ready $(PRISTINE)/.ready  ## install the fork, editable, and the pristine release beside it
+
+$(VENV)/.ready: requirements/dev.txt requirements/constraints.txt pyproject.toml $(wildcard $(UPSTREAM)/*)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c requirements/constraints.txt -e ".[train]" -r requirements/dev.txt
+	$(BIN)/python -m pip check
+	@touch $@
+
+# The release, for tests and the demo to compare with: a folder that PYTHONPATH puts before the fork.
+$(PRISTINE)/.ready: $(UPSTREAM)/upstream.txt | $(VENV)/.ready
+	rm -rf $(PRISTINE)
+	$(BIN)/python -m pip install -q --no-deps --require-hashes --target $(PRISTINE) -r $(UPSTREAM)/upstream.txt
+	@touch $@
+
+demo: setup  ## train a real model on two processes, kill it, resume it, and see the order
+	$(BIN)/python examples/demo.py
+
+test: setup check  ## every test: on the fork all pass, on the pristine release every test of a defect fails
+	$(BIN)/python -m pytest tests $(SCRATCH)/tests
+	$(MAKE) test-pristine
+
+quick: setup  ## the fast tests
+	$(BIN)/python -m pytest -m "not slow" tests $(SCRATCH)/tests
+
+test-pristine: setup  ## show that every test of a defect fails on the pristine release
+	PYTHONPATH=$(PRISTINE) $(BIN)/python -m pytest --pristine tests/test_epochs.py
+
+check: setup  ## lint, types, and the patch queue
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/python -m patchqueue check
+
+unpack: setup  ## lay the release and the series out as commits under build/
+	$(BIN)/python -m patchqueue unpack
+
+refresh: setup  ## write those commits, and edited own modules, back as the series
+	$(BIN)/python -m patchqueue refresh
+
+clean:  ## remove everything that set-up made
+	rm -rf build dist $(VENV)
