@@ -1,7 +1,7 @@
 """Ranks of a distributed run, forked from one process that has the imports done.
 
-A rank forked so takes about a second where one started by ``torchrun`` takes ten; that their orders are equal is itself
-a test (``test_launchers.py``).
+A rank forked so takes about a second where one started by ``torchrun`` takes ten; that their orders are equal is
+itself a test (``test_launchers.py``).
 """
 
 from __future__ import annotations

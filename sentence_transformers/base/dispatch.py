@@ -1,9 +1,9 @@
 """Dispatching by whole steps, so that skipping ``n`` batches of a dispatching loader skips ``n`` steps.
 
-With ``dispatch_batches=True``, accelerate reads ``num_processes`` batches on the main process in each step and hands one
-to each process. Its ``skip_first_batches`` skips ``n`` of those batches, not ``n`` steps of them, so that a resumed run
-goes on in the wrong place. Here the batches of a step are joined into one before accelerate sees them, and accelerate
-splits them again (its ``split_batches``): one batch is one step, for skipping as for counting.
+With ``dispatch_batches=True``, accelerate reads ``num_processes`` batches on the main process in each step and hands
+one to each process. Its ``skip_first_batches`` skips ``n`` of those batches, not ``n`` steps of them, so that a
+resumed run goes on in the wrong place. Here the batches of a step are joined into one before accelerate sees them, and
+accelerate splits them again (its ``split_batches``): one batch is one step, for skipping as for counting.
 
 Guarantee: each process sees the rows that it would see without dispatching, at each step, resumed or not. As there, a
 last step that has not one batch for each process is left out if the batch sampler says ``drop_last``.
@@ -88,7 +88,8 @@ def prepare_dataloader(accelerator: Accelerator, dataloader: DataLoader[Any]) ->
     Returns:
         DataLoader: The prepared dataloader. Its length is the number of steps that each process takes.
     """
-    batch_sampler = dataloader.batch_sampler
+    prepared: DataLoader[Any]
+    batch_sampler: Any = dataloader.batch_sampler
     if (
         not accelerator.dispatch_batches
         or accelerator.split_batches
@@ -96,7 +97,8 @@ def prepare_dataloader(accelerator: Accelerator, dataloader: DataLoader[Any]) ->
         or isinstance(dataloader.dataset, IterableDataset)
         or getattr(batch_sampler, "batch_size", None) is None
     ):
-        return accelerator.prepare(dataloader)
+        prepared = accelerator.prepare(dataloader)
+        return prepared
 
     by_steps = DataLoader(
         dataloader.dataset,

@@ -1,9 +1,9 @@
 """Carry the epoch to every object beneath a dataloader that orders rows by it.
 
-Guarantee: after ``set_epoch(dataloader, epoch)`` every sampler, batch sampler, loader and dataset beneath ``dataloader``
-that has a ``set_epoch`` method has been given ``epoch``, however deeply accelerate or other wrappers nest it. Within
-:func:`carry_epoch` this happens at the start of each epoch of a trainer, a resumed one included, so that the order of
-batches is a function of (seed, epoch) alone.
+Guarantee: after ``set_epoch(dataloader, epoch)`` every sampler, batch sampler, loader and dataset beneath
+``dataloader`` that has a ``set_epoch`` method has been given ``epoch``, however deeply accelerate or other wrappers
+nest it. Within :func:`carry_epoch` this happens at the start of each epoch of a trainer, a resumed one included, so
+that the order of batches is a function of (seed, epoch) alone.
 
 Why a walk: accelerate's ``DataLoaderShard.set_epoch`` and transformers' ``Trainer`` follow fixed chains of attributes
 (``batch_sampler``, ``batch_sampler.batch_sampler``), which miss one wrapper more (``SkipBatchSampler`` over
@@ -36,7 +36,7 @@ logger = logging.get_logger(__name__)
 _LEAVES = (str, bytes, range, torch.Tensor, torch.nn.Module, np.ndarray, type, types.GeneratorType, types.ModuleType)
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 _RANDOM_SAMPLERS = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
-_RANDOM_NAMES = frozenset("default_rng manual_seed multinomial permutation permuted random randperm shuffle".split())
+_RANDOM_NAMES = {"default_rng", "manual_seed", "permutation", "permuted", "random", "randperm", "shuffle"}
 
 
 def set_epoch(dataloader: Any, epoch: int) -> list[Any]:
@@ -133,8 +133,8 @@ def epochless_shufflers(dataloader: Any) -> list[Sampler[Any]]:
 def _warn_of_epochless_shuffling(dataloader: Any) -> None:
     for name in dict.fromkeys(type(sampler).__qualname__ for sampler in epochless_shufflers(dataloader)):
         logger.warning_once(
-            f"{name} shuffles, but has no `set_epoch` method, so its order does not follow from the seed and the epoch: "
-            "it may repeat in every epoch, differ between processes, and cannot be continued after a resume. Add\n"
+            f"{name} shuffles, but has no `set_epoch` method, so its order does not follow from the seed and the "
+            "epoch: it may repeat in every epoch, differ between processes, and go on elsewhere after a resume. Add\n"
             "    def set_epoch(self, epoch):\n"
             "        self.epoch = epoch\n"
             "to it (with `self.epoch = 0` in `__init__`), and begin its `__iter__` with\n"
@@ -144,7 +144,7 @@ def _warn_of_epochless_shuffling(dataloader: Any) -> None:
 
 
 def _walk(root: Any) -> Iterator[tuple[Any, bool]]:
-    """Each object that can lead to a sampler, breadth first, each once; and whether a sampler above takes the epoch."""
+    """Each object that can lead to a sampler, breadth first and once; and whether a sampler above takes the epoch."""
     seen = {id(root)}
     queue: list[tuple[Any, bool]] = [(root, False)]
     for node, told in queue:  # grows while it is walked
@@ -157,7 +157,7 @@ def _walk(root: Any) -> Iterator[tuple[Any, bool]]:
 
 
 def _children(node: Any) -> Iterator[Any]:
-    """What an object holds that can lead to a sampler: itself, its attributes, and elements of lists, tuples, dicts."""
+    """What an object holds that can lead to a sampler: its attributes, and elements of lists, tuples and dicts."""
     slots = (name for cls in type(node).__mro__ for name in _slots_of(cls))
     attributes = [*getattr(node, "__dict__", {}).values(), *(getattr(node, name, None) for name in slots)]
     for value in (node, *attributes):
@@ -175,7 +175,7 @@ def _slots_of(cls: type) -> tuple[str, ...]:
 
 
 def _leads_on(kind: type) -> bool:
-    """Whether objects of this type may be, or hold, something that takes the epoch: iterables of Python's own making."""
+    """Whether objects of this type may be, or hold, something that takes the epoch: iterables but for leaves."""
     if issubclass(kind, _LEAVES) or kind.__module__ == "builtins":
         return False
     return issubclass(kind, (Sampler, Dataset)) or hasattr(kind, "__iter__") or hasattr(kind, "set_epoch")

@@ -1,8 +1,8 @@
 """A random stream of its own for each dataset of a run.
 
-Guarantee: the stream of a dataset depends on the run's seed and the dataset's position alone, so it is the same on every
-process and platform, and stays the same when another dataset is added after it. The first dataset, like a single one,
-keeps the run's seed itself.
+Guarantee: the stream of a dataset depends on the run's seed and the dataset's position alone, so it is the same on
+every process and platform, and stays the same when another dataset is added after it. The first dataset, like a single
+one, keeps the run's seed itself.
 
 Bias: a seed of a later dataset is 31 random bits, so that two of n datasets share a stream with probability n² / 2³².
 
