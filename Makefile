@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UPSTREAM := patches/sentence-transformers/6.2.0
 PRISTINE := build/pristine
+OWN := $(wildcard sentence_transformers/base/*.py)
 SCRATCH := build/sentence-transformers-6.2.0
 
 export HF_HUB_OFFLINE := 1
@@ -12,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick test-pristine check unpack refresh clean
+.PHONY: help setup demo test quick test-pristine bench check unpack refresh clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -44,10 +45,14 @@ quick: setup  ## the fast tests
 test-pristine: setup  ## show that every test of a defect fails on the pristine release
 	PYTHONPATH=$(PRISTINE) $(BIN)/python -m pytest --pristine tests/test_epochs.py
 
+bench: setup  ## planned batches against no_duplicates_hashed and plain shuffling; FULL=1 goes to 100 million rows
+	$(BIN)/python benchmarks/bench_planning.py $(if $(FULL),--full)
+
 check: setup  ## lint, types, and the patch queue
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+	$(BIN)/python -m mypy $(patsubst %,build/editable/%,$(OWN))
 	$(BIN)/python -m patchqueue check
 
 unpack: setup  ## lay the release and the series out as commits under build/

@@ -19,7 +19,7 @@ from babel import Locale
 from datasets import Dataset, DatasetDict
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss, MultipleNegativesRankingLoss
 from sentence_transformers.sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 from torch import nn
@@ -147,6 +147,14 @@ def sentence_transformer_trainer(run: Run, arguments: dict[str, Any], dataset: A
     )
     if run.accelerator.get("dispatch_batches"):
         trainer.data_collator = FixedShapes(trainer.data_collator)
+    return trainer
+
+
+def gathering_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> SentenceTransformerTrainer:
+    """Every device's texts are negatives on every device; the loss is inside another one."""
+    trainer = sentence_transformer_trainer(run, arguments, dataset)
+    loss = MultipleNegativesRankingLoss(trainer.model, gather_across_devices=True)
+    trainer.loss = MatryoshkaLoss(trainer.model, loss, matryoshka_dims=[16, 8])
     return trainer
 
 

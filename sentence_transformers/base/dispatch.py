@@ -77,6 +77,26 @@ class _StepCollator:
         return concatenate([self.collate_fn(rows[start : start + self.batch_size]) for start in starts])
 
 
+def with_batch_sampler(
+    dataloader: DataLoader[Any], batch_sampler: BatchSampler, collated_alone: int | None = None
+) -> DataLoader[Any]:
+    """
+    The same dataloader over another batch sampler.
+
+    Args:
+        dataloader (DataLoader): Built from a batch sampler.
+        batch_sampler (BatchSampler): Yields the batches in its place.
+        collated_alone (int, optional): Number of rows that are collated at a time. Defaults to all of a batch.
+    """
+    collate_fn = dataloader.collate_fn
+    return DataLoader(
+        dataloader.dataset,
+        batch_sampler=batch_sampler,
+        collate_fn=_StepCollator(collate_fn, collated_alone) if collated_alone else collate_fn,
+        **{name: getattr(dataloader, name) for name in _KEPT},
+    )
+
+
 def prepare_dataloader(accelerator: Accelerator, dataloader: DataLoader[Any]) -> DataLoader[Any]:
     """
     ``accelerator.prepare(dataloader)``, dispatching by whole steps where it dispatches batches of a map-style dataset.
@@ -100,12 +120,7 @@ def prepare_dataloader(accelerator: Accelerator, dataloader: DataLoader[Any]) ->
         prepared = accelerator.prepare(dataloader)
         return prepared
 
-    by_steps = DataLoader(
-        dataloader.dataset,
-        batch_sampler=StepBatchSampler(batch_sampler, accelerator.num_processes),
-        collate_fn=_StepCollator(dataloader.collate_fn, batch_sampler.batch_size),
-        **{name: getattr(dataloader, name) for name in _KEPT},
-    )
-    prepared = accelerator.prepare(by_steps)
+    by_steps = StepBatchSampler(batch_sampler, accelerator.num_processes)
+    prepared = accelerator.prepare(with_batch_sampler(dataloader, by_steps, batch_sampler.batch_size))
     prepared.split_batches = True
     return prepared

@@ -1,0 +1,206 @@
+"""How processes share what was planned: equal numbers of steps, every row once, no batch of one process empty.
+
+Guarantee: in each step, each process gets one batch of a row or more. Over all processes the batches of an epoch hold
+the rows of the plan, each once; no row is repeated to fill a batch up. It holds for sharded loaders (whatever
+accelerate's ``even_batches``), with ``split_batches``, and when dispatching.
+
+Batches planned across devices are one to a step, cut into parts as equal as can be. Batches planned for single
+devices are ``num_processes`` to a step; of an incomplete last step, the longest batches are cut until there is a part
+for each.
+
+Losses that gather across devices, and dispatching, need parts of one length. Then the rows of the last step that are
+too many sit out, others in each epoch: fewer than ``num_processes`` where batches are planned across devices.
+
+Cost: none but for the last step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.utils.data import BatchSampler, DataLoader
+from transformers.utils import logging
+
+from sentence_transformers.base.dispatch import StepBatchSampler, prepare_dataloader, with_batch_sampler
+from sentence_transformers.base.planned import PlannedNoDuplicatesBatchSampler
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+logger = logging.get_logger(__name__)
+
+Batch = list[int]
+
+
+class SharedBatchSampler(BatchSampler):
+    """
+    The batches of single processes: process ``p`` of ``n`` takes every ``n``-th, from the ``p``-th on.
+
+    Args:
+        batch_sampler (BatchSampler): Yields planned batches.
+        num_processes (int): The number of processes.
+        batch_size (int): Number of samples per batch of one process.
+        across_devices (bool): Whether a planned batch is one step of all processes, or one batch of a process.
+        even (bool): Whether the parts of a step must be of one length; rows that are too many then sit out.
+    """
+
+    def __init__(
+        self,
+        batch_sampler: BatchSampler,
+        num_processes: int,
+        batch_size: int,
+        across_devices: bool,
+        even: bool = False,
+    ) -> None:
+        self.batch_sampler = batch_sampler
+        self.num_processes = num_processes
+        self.batch_size = batch_size
+        self.across_devices = across_devices
+        self.even = even
+        self.drop_last = False  # what the planned batches leave out, they have left out
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = iter(self.batch_sampler)
+        per_step = 1 if self.across_devices else self.num_processes
+        ahead: list[Batch] = []
+        while step := list(islice(batches, per_step)):
+            if len(step) < per_step and self.batch_sampler.drop_last:
+                break
+            if sum(map(len, step)) < self.num_processes:
+                yield from self._share([*ahead, *step], steps=2 if ahead else 1)
+                return
+            yield from ahead
+            ahead = self._share(step, steps=1)
+        yield from ahead
+
+    def _share(self, batches: list[Batch], steps: int) -> list[Batch]:
+        """Parts for all processes; of so few rows that one would be empty, only those of whole steps before."""
+        if sum(map(len, batches)) < steps * self.num_processes:
+            return batches[: (steps - 1) * self.num_processes]
+        parts = cut(batches, steps * self.num_processes)
+        if not self.even:
+            return parts
+        starts = range(0, len(parts), self.num_processes)
+        return [part for start in starts for part in _trimmed(parts[start : start + self.num_processes])]
+
+    def __len__(self) -> int:
+        """The number of batches over all processes, exact if planned batches of two rows or more are shared."""
+        batches = len(self.batch_sampler)
+        if self.across_devices:
+            return batches * self.num_processes
+        steps, rest = divmod(batches, self.num_processes)
+        fits = self.batch_size > 1 and not self.batch_sampler.drop_last
+        return (steps + (rest > 0 and fits)) * self.num_processes
+
+
+def cut(batches: list[Batch], parts: int) -> list[Batch]:
+    """Cut batches into a number of parts, always the one whose parts are longest; each part is of one batch."""
+    pieces = [1] * len(batches)
+    for _ in range(parts - len(batches)):
+        longest = max(range(len(batches)), key=lambda i: len(batches[i]) / pieces[i])
+        pieces[longest] += 1
+    return [part for batch, number in zip(batches, pieces) for part in _even_parts(batch, number)]
+
+
+def _even_parts(batch: Batch, number: int) -> Iterator[Batch]:
+    size, longer = divmod(len(batch), number)
+    stop = 0
+    for part in range(number):
+        start, stop = stop, stop + size + (part < longer)
+        yield batch[start:stop]
+
+
+def _trimmed(parts: list[Batch]) -> list[Batch]:
+    size = min(map(len, parts))
+    return [part[:size] for part in parts]
+
+
+def prepare_train_dataloader(
+    accelerator: Accelerator,
+    dataloader: DataLoader[Any],
+    loss: nn.Module | dict[str, nn.Module],
+    across_devices: bool | None = None,
+) -> DataLoader[Any]:
+    """
+    Prepare a dataloader for training, planned batches so that the processes share them.
+
+    Args:
+        accelerator (Accelerator): Prepares the dataloader; its settings say how batches come to the processes.
+        dataloader (DataLoader): As it would be for one process. Its planned samplers are set to the batch size of all
+            processes that share a batch.
+        loss (nn.Module): The loss to train with, or those of several datasets by name.
+        across_devices (bool, optional): Whether no value may be twice in the batches of one step over all devices, or
+            in the batch of one device. Defaults to the former if the loss gathers across devices, or when dispatching.
+
+    Returns:
+        DataLoader: The prepared dataloader. Its length is the number of steps that each process takes.
+
+    Raises:
+        ValueError: If ``split_batches`` is set and the processes cannot share a batch equally, or there are fewer rows
+            than processes.
+    """
+    num_processes = accelerator.num_processes
+    batch_sampler: Any = dataloader.batch_sampler
+    planned = _planned_beneath(batch_sampler)
+    if not planned or num_processes == 1:
+        return prepare_dataloader(accelerator, dataloader)
+
+    dispatches = bool(accelerator.dispatch_batches)
+    even = dispatches or gathers_across_devices(loss)
+    across_devices = even if across_devices is None else across_devices
+    batch_size = _batch_size_of_one(accelerator, batch_sampler.batch_size)
+    for sampler in planned:
+        sampler.plan_for(*((batch_size * num_processes, num_processes) if across_devices else (batch_size, 1)))
+    shared = SharedBatchSampler(batch_sampler, num_processes, batch_size, across_devices, even)
+    if even:
+        _warn_of_uneven_rest(planned, num_processes, across_devices)
+    if dispatches:
+        prepared = accelerator.prepare(with_batch_sampler(dataloader, StepBatchSampler(shared, num_processes)))
+        prepared.split_batches = True
+    else:
+        prepared = accelerator.prepare(with_batch_sampler(dataloader, shared))
+        # Each batch is for one process, as long as it is: nothing to split, and no rows to fill it up.
+        prepared.batch_sampler.split_batches, prepared.batch_sampler.batch_size = False, None
+    result: DataLoader[Any] = prepared
+    return result
+
+
+def _planned_beneath(batch_sampler: Any) -> list[PlannedNoDuplicatesBatchSampler]:
+    """The planned samplers of one dataset or of several; none if some are of another kind."""
+    samplers = getattr(batch_sampler, "batch_samplers", [batch_sampler])
+    return samplers if all(isinstance(sampler, PlannedNoDuplicatesBatchSampler) for sampler in samplers) else []
+
+
+def _batch_size_of_one(accelerator: Accelerator, batch_size: int) -> int:
+    if not accelerator.split_batches:
+        return batch_size
+    if batch_size % accelerator.num_processes:
+        raise ValueError(
+            f"With split_batches=True, {accelerator.num_processes} processes cannot share batches of {batch_size} "
+            f"rows equally. Use a batch size that {accelerator.num_processes} divides."
+        )
+    return batch_size // int(accelerator.num_processes)
+
+
+def _warn_of_uneven_rest(
+    planned: list[PlannedNoDuplicatesBatchSampler], num_processes: int, across_devices: bool
+) -> None:
+    if across_devices:
+        rest = sum(sampler.rows_in_last_batch % num_processes for sampler in planned)
+        said = f"{rest} rows sit out" if rest else ""
+    else:
+        said = "Rows of the last step may sit out" if sum(map(len, planned)) % num_processes else ""
+    if said:
+        logger.warning_once(
+            f"{said} each epoch, others each time: with a loss that gathers across devices, or with dispatch_batches, "
+            f"{num_processes} processes can only share equal parts of a step."
+        )
+
+
+def gathers_across_devices(loss: nn.Module | dict[str, nn.Module]) -> bool:
+    """Whether a loss, or one that it wraps, takes the batches of all devices as negatives."""
+    losses = loss.values() if isinstance(loss, dict) else [loss]
+    return any(getattr(module, "gather_across_devices", False) for one in losses for module in one.modules())

@@ -1,0 +1,182 @@
+"""``batch_sampler="no_duplicates_planned"`` in real runs: every row once, equal steps, no value twice, elastic."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import training
+from launch import RankFailed, run_ranks
+from training import Run, Steps, continued, train
+
+ROWS, EPOCHS = 107, 2  # no batch size below divides the rows
+LAUNCHES: dict[str, tuple[int, dict[str, Any]]] = {
+    "single": (1, {}),
+    "ddp": (2, {}),
+    "ddp on 3": (3, {}),
+    "even_batches": (2, {"even_batches": True}),
+    "split": (2, {"split_batches": True}),
+    "dispatch": (2, {"dispatch_batches": True}),
+    "dispatch, split": (2, {"dispatch_batches": True, "split_batches": True}),
+}
+
+
+def launched(launch: str, folder: Path, model: str, across: bool | None, **changes: Any) -> tuple[int, Run]:
+    """The number of processes, and the run of each, with batches planned across devices or not."""
+    world_size, accelerator = LAUNCHES[launch]
+    arguments = {"plan_across_devices": across, **changes.pop("arguments", {})}
+    run = Run(
+        str(folder),
+        model,
+        rows=(ROWS,),
+        epochs=EPOCHS,
+        sampler="no_duplicates_planned",
+        accelerator=accelerator,
+        arguments=arguments,
+    )
+    return world_size, replace(run, **changes)
+
+
+def steps_of(ranks: list[Steps], epoch: int, epochs: int = EPOCHS) -> list[list[list[int]]]:
+    """The batches of all ranks, by step, of one epoch; the ranks take equal numbers of steps."""
+    assert len({len(steps) for steps in ranks}) == 1
+    length = len(ranks[0]) // epochs
+    return [list(step) for step in zip(*(steps[epoch * length : (epoch + 1) * length] for steps in ranks))]
+
+
+def joined(step: list[list[int]]) -> list[int]:
+    """The rows of a step, over all ranks."""
+    return [row for batch in step for row in batch]
+
+
+def values_twice(rows: list[int]) -> bool:
+    """Whether a text is in two of the rows."""
+    texts = [set(pair) for pair in map(training.PAIRS.__getitem__, rows)]
+    return sum(map(len, texts)) > len(set().union(*texts))
+
+
+@pytest.mark.parametrize("across", [True, False], ids=["across devices", "each device"])
+@pytest.mark.parametrize("launch", LAUNCHES)
+def test_every_row_once_in_equal_steps_without_duplicates(
+    launch: str, across: bool, tmp_path: Path, model: str
+) -> None:
+    """Each epoch has ``ceil(rows / global batch)`` steps on each rank, all rows once, full batches but in the last."""
+    world_size, run = launched(launch, tmp_path, model, across)
+    ranks = run_ranks(world_size, train, run)
+    size = run.batch_size // world_size if run.accelerator.get("split_batches") else run.batch_size
+    dispatches = "dispatch_batches" in run.accelerator
+    for epoch in range(EPOCHS):
+        steps = steps_of(ranks, epoch)
+        assert len(steps) == -(-ROWS // (size * world_size))
+        assert all(len(batch) == size for step in steps[:-1] for batch in step)
+        assert all(1 <= len(batch) <= size for batch in steps[-1])
+        seen = [row for step in steps for batch in step for row in batch]
+        assert len(seen) == len(set(seen))
+        assert len(seen) == ROWS or (dispatches and len({len(batch) for batch in steps[-1]}) == 1)
+        assert len(seen) == ROWS - ROWS % world_size or not (dispatches and across)
+        assert not any(values_twice(batch) for step in steps for batch in step)
+        if across:
+            assert not any(values_twice(joined(step)) for step in steps)
+    assert steps_of(ranks, 0) != steps_of(ranks, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launch", [name for name in LAUNCHES if name != "even_batches"])
+@pytest.mark.parametrize("across", [True, False], ids=["across devices", "each device"])
+def test_resumed_run_continues_the_plan(launch: str, across: bool, tmp_path: Path, model: str) -> None:
+    """Cut in the middle of epoch 1, the rows before and after are those of the uninterrupted run."""
+    world_size, run = launched(launch, tmp_path / "whole", model, across)
+    whole = run_ranks(world_size, train, run)
+    cut = replace(run, folder=str(tmp_path / "cut"), stop_after=len(whole[0]) // EPOCHS + 3)
+    before = run_ranks(world_size, train, cut)
+    after = run_ranks(world_size, train, continued(cut))
+    assert [one + other for one, other in zip(before, after)] == whole
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, model: str) -> None:
+    """Begun on 2 × 8 and continued on 1 × 16, or the other way, a run has the same rows at each step."""
+    wide = Run(str(tmp_path / "wide"), model, rows=(ROWS,), epochs=EPOCHS, sampler="no_duplicates_planned")
+    wide = replace(wide, arguments={"plan_across_devices": True})
+    narrow = replace(wide, batch_size=16, folder=str(tmp_path / "narrow"))
+    (whole,) = run_ranks(1, train, narrow)
+    cut = len(whole) // EPOCHS + 2
+
+    begun_wide = replace(wide, stop_after=cut)
+    before = [joined(step) for step in zip(*run_ranks(2, train, begun_wide))]
+    (after,) = run_ranks(1, train, replace(continued(begun_wide), batch_size=16))
+    assert before + after == whole
+
+    begun_narrow = replace(narrow, folder=str(tmp_path / "narrow, cut"), stop_after=cut)
+    (before,) = run_ranks(1, train, begun_narrow)
+    after = [joined(step) for step in zip(*run_ranks(2, train, replace(continued(begun_narrow), batch_size=8)))]
+    assert before + after == whole
+
+
+@pytest.mark.parametrize("gathers", [True, False], ids=["gathering loss", "other loss"])
+def test_batches_are_planned_across_devices_where_the_loss_gathers(gathers: bool, tmp_path: Path, model: str) -> None:
+    """By default, a loss that gathers sees no false negative in a global batch; one that does not may."""
+    trainer = training.gathering_trainer if gathers else None
+    world_size, run = launched("ddp", tmp_path, model, None, rows=(1024,), batch_size=64, trainer=trainer)
+    ranks = run_ranks(world_size, train, run)
+    steps = [step for epoch in range(EPOCHS) for step in steps_of(ranks, epoch)]
+    assert all(len({len(batch) for batch in step}) == 1 for step in steps) or not gathers
+    assert not any(values_twice(batch) for step in steps for batch in step)
+    assert any(values_twice(joined(step)) for step in steps) != gathers
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_drop_last_is_the_users_choice(drop_last: bool, tmp_path: Path, model: str) -> None:
+    """Under DDP, with ``dataloader_drop_last`` each batch is full and other rows are left out in each epoch."""
+    _, run = launched("ddp", tmp_path, model, True, arguments={"dataloader_drop_last": drop_last})
+    ranks = run_ranks(2, train, run)
+    used = [{row for step in steps_of(ranks, epoch) for batch in step for row in batch} for epoch in range(EPOCHS)]
+    assert [len(rows) for rows in used] == [ROWS // 16 * 16 if drop_last else ROWS] * EPOCHS
+    assert (used[0] != used[1]) == drop_last
+
+
+@pytest.mark.parametrize("rows", [33, 34, 35])
+@pytest.mark.parametrize("across", [True, False], ids=["across devices", "each device"])
+def test_a_last_step_of_few_rows_leaves_no_rank_idle(rows: int, across: bool, tmp_path: Path, model: str) -> None:
+    """With one row too many for whole steps, the ranks still have a row each, and all rows are used."""
+    world_size, run = launched("ddp on 3", tmp_path, model, across, rows=(rows,), batch_size=4)
+    ranks = run_ranks(world_size, train, run)
+    for epoch in range(EPOCHS):
+        steps = steps_of(ranks, epoch)
+        assert len(steps) == 3
+        assert all(batch for step in steps for batch in step)
+        assert sorted(row for step in steps for batch in step for row in batch) == list(range(rows))
+        assert not (across and any(values_twice(joined(step)) for step in steps))
+
+
+@pytest.mark.parametrize("multi", ["proportional", "round_robin"])
+@pytest.mark.parametrize("launch", ["single", "ddp"])
+@pytest.mark.parametrize("across", [True, False], ids=["across devices", "each device"])
+def test_several_datasets_have_exact_lengths(
+    launch: str, multi: str, across: bool, tmp_path: Path, model: str
+) -> None:
+    """Proportional sampling uses each row of each dataset once; round robin takes as many batches of each."""
+    sizes = (53, 70, 37)
+    world_size, run = launched(launch, tmp_path, model, across, rows=sizes, multi=multi)
+    ranks = run_ranks(world_size, train, run)
+    for epoch in range(EPOCHS):
+        seen = [row for step in steps_of(ranks, epoch) for batch in step for row in batch]
+        assert len(seen) == len(set(seen))
+        if multi == "proportional":
+            assert sorted(seen) == list(range(sum(sizes)))
+
+
+@pytest.mark.parametrize("accelerator", [{"split_batches": True}], ids=["split"])
+def test_a_split_that_is_not_even_is_refused(accelerator: dict[str, Any], tmp_path: Path, model: str) -> None:
+    """Three processes cannot share batches of 8 rows; the message says so and what to do."""
+    run = Run(str(tmp_path), model, rows=(ROWS,), sampler="no_duplicates_planned", accelerator=accelerator)
+    with pytest.raises(RankFailed, match=r"3 processes cannot share batches of 8 rows equally\. Use a batch"):
+        run_ranks(3, train, run)
+
+
+def test_fewer_rows_than_processes_are_refused(tmp_path: Path, model: str) -> None:
+    """Two rows are too few for three processes."""
+    _, run = launched("ddp on 3", tmp_path, model, True, rows=(2,))
+    with pytest.raises(RankFailed, match="2 rows without duplicates cannot be shared by 3 processes"):
+        run_ranks(3, train, run)
