@@ -20,10 +20,12 @@ def main() -> int:
         help="unpack: the release and each patch as commits under build/; refresh: write those commits back as the "
         "series, own modules included; check: everything CI asks of the series",
     )
-    parser.add_argument("line", nargs="?", type=Path, default=Path(), help="folder of the line's pyproject.toml (.)")
+    parser.add_argument(
+        "line", nargs="?", default=".", help="a line's folder, or package/release as under patches/ (the line in .)"
+    )
     chosen = parser.parse_args()
     try:
-        line = Line.load(chosen.line.resolve())
+        line = Line.load(Path.cwd()) if chosen.line == "." else Line.find(chosen.line, Path.cwd())
         print(_run(chosen.command, line))
     except PatchQueueError as error:
         print(f"patch queue: {error}", file=sys.stderr)
