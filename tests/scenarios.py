@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sentence_transformers
 import training
 from launch import run_ranks
 from training import Run, Steps, continued, train
+
+import sentence_transformers
 
 VERSION = sentence_transformers.__version__
 ROWS, BATCH_SIZE, EPOCHS = 100, 8, 3
