@@ -68,6 +68,7 @@ test-line-%: build/lines/%/.ready
 		patches/sentence-transformers/$*/build/sentence-transformers-$*/tests
 	PYTHONPATH=build/lines/$*/pristine build/lines/$*/bin/python -m pytest --pristine tests/scenarios.py
 
+.PRECIOUS: build/lines/%/.ready
 .SECONDEXPANSION:
 build/lines/%/.ready: requirements/lines/%.txt $$(wildcard patches/sentence-transformers/$$*/*) $(wildcard patchqueue/*.py)
 	rm -rf build/lines/$*
