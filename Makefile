@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick test-pristine check unpack refresh test-lines clean
+.PHONY: help setup demo test quick test-pristine check unpack refresh test-lines outlook clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -78,6 +78,9 @@ build/lines/%/.ready: requirements/lines/%.txt $$(wildcard patches/sentence-tran
 	build/lines/$*/bin/python -m pip install -q --no-deps --require-hashes --target build/lines/$*/pristine \
 		-r patches/sentence-transformers/$*/upstream.txt
 	@touch $@
+
+outlook:  ## the newest published packages, unpatched: is the fork still needed? 0 keep the pin, 1 drop it, 2 unknown
+	$(PYTHON) tests/outlook.py
 
 clean:  ## remove everything that set-up made
 	rm -rf build dist patches/*/*/build $(VENV)

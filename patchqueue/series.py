@@ -300,7 +300,7 @@ def compare_own_modules(line: Line, tree: Path) -> None:
     stray = line.stray_modules()
     if stray:
         raise PatchQueueError(
-            f"{', '.join(stray)}: in the checkout but created by no patch. "
+            f"{', '.join(stray)}: in {PACKAGE}/ but created by no patch. "
             f"Create own modules by a commit in the unpacked tree and refresh; delete what does not belong."
         )
 
