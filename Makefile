@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick test-pristine bench check unpack refresh clean
+.PHONY: help setup demo test quick test-pristine bench check unpack refresh test-lines outlook clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -61,5 +61,31 @@ unpack: setup  ## lay the release and the series out as commits under build/
 refresh: setup  ## write those commits, and edited own modules, back as the series
 	$(BIN)/python -m patchqueue refresh
 
+LINES := 5.7.0 3.3.1
+
+test-lines: $(addprefix test-line-,$(LINES))  ## the scenarios on the older lines, on their era's stacks, and on their pristine releases
+
+# What transformers 4 needs to load a checkpoint of its own; the tests wrote it.
+test-line-%: export TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD := 1
+test-line-%: build/lines/%/.ready
+	build/lines/$*/bin/python -m patchqueue unpack sentence-transformers/$*
+	build/lines/$*/bin/python -m pytest tests/scenarios.py \
+		patches/sentence-transformers/$*/build/sentence-transformers-$*/tests
+	PYTHONPATH=build/lines/$*/pristine build/lines/$*/bin/python -m pytest --pristine tests/scenarios.py
+
+.PRECIOUS: build/lines/%/.ready
+.SECONDEXPANSION:
+build/lines/%/.ready: requirements/lines/%.txt $$(wildcard patches/sentence-transformers/$$*/*) $(wildcard patchqueue/*.py)
+	rm -rf build/lines/$*
+	$(PYTHON) -m venv build/lines/$*
+	build/lines/$*/bin/python -m pip install -q -r requirements/lines/$*.txt
+	build/lines/$*/bin/python -m pip install -q --no-deps ./patches/sentence-transformers/$*
+	build/lines/$*/bin/python -m pip install -q --no-deps --require-hashes --target build/lines/$*/pristine \
+		-r patches/sentence-transformers/$*/upstream.txt
+	@touch $@
+
+outlook:  ## the newest published packages, unpatched: is the fork still needed? 0 keep the pin, 1 drop it, 2 unknown
+	$(PYTHON) tests/outlook.py
+
 clean:  ## remove everything that set-up made
-	rm -rf build dist $(VENV)
+	rm -rf build dist patches/*/*/build $(VENV)

@@ -1,4 +1,4 @@
-"""The contributor's commands: `python -m patchqueue unpack`, `… refresh`, `… check`, in the root of the checkout."""
+"""The contributor's commands, in the root of the checkout: `python -m patchqueue unpack`, and refresh, check, lay."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from patchqueue.lay import lay
 from patchqueue.rules import check
 from patchqueue.scratch import refresh, unpack
 from patchqueue.series import Line, PatchQueueError
@@ -16,15 +17,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m patchqueue", description=__doc__)
     parser.add_argument(
         "command",
-        choices=["unpack", "refresh", "check"],
+        choices=["unpack", "refresh", "check", "lay"],
         help="unpack: the release and each patch as commits under build/; refresh: write those commits back as the "
-        "series, own modules included; check: everything CI asks of the series",
+        "series, own modules included; check: everything CI asks of the series; lay: the series as commits in a "
+        "checkout of upstream's repository",
     )
-    parser.add_argument("line", nargs="?", type=Path, default=Path(), help="folder of the line's pyproject.toml (.)")
+    parser.add_argument(
+        "line", nargs="?", default=".", help="a line's folder, or package/release as under patches/ (the line in .)"
+    )
+    parser.add_argument("checkout", nargs="?", type=Path, help="for lay: a clone of the upstream repository")
     chosen = parser.parse_args()
+    if (chosen.command == "lay") != (chosen.checkout is not None):
+        parser.error("lay takes a series and a checkout, the other commands a line alone")
     try:
-        line = Line.load(chosen.line.resolve())
-        print(_run(chosen.command, line))
+        line = Line.load(Path.cwd()) if chosen.line == "." else Line.find(chosen.line, Path.cwd())
+        print(lay(line, chosen.checkout.resolve()) if chosen.checkout else _run(chosen.command, line))
     except PatchQueueError as error:
         print(f"patch queue: {error}", file=sys.stderr)
         return 1

@@ -54,6 +54,11 @@ class BuildHook(BuildHookInterface):  # type: ignore[type-arg]  # the base is ge
             if version == "editable":
                 link_farm(line)
                 return
+            if self.target_name == "sdist" and not Path(__file__).is_relative_to(line.root):
+                raise PatchQueueError(
+                    f"an sdist of {line.root} would lack the build code, which all lines share: build a wheel, or "
+                    f"install from git+https://…#subdirectory=…, which builds one."
+                )
             tree = build_tree(line, Path(self._temporary.name, "tree"))
             if self.target_name == "sdist":
                 wheel = Path(self._temporary.name, f"{PACKAGE}-{line.upstream[1]}-py3-none-any.whl")

@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 from patchqueue.scratch import export, scattered
-from patchqueue.series import Line, PatchQueueError, build_tree, promised
+from patchqueue.series import PACKAGE, Line, PatchQueueError, build_tree, promised
 
-_PATHS = re.compile(r"(sentence_transformers|tests|docs)/.+")
+_PATHS = r"(?:{source}|tests|docs)/.+"
 _TRAILERS = {"Forwarded": r"no|https?://\S+", "Drop-When": r"\S.*"}
 _HUNK = re.compile(r"^(@@ .+ @@).*\n((?:[ +\-\\].*\n?)+)", re.MULTILINE)
 _WIDE = re.compile(r"(?:^|\n .*)\n .*\n .*")
@@ -20,7 +20,8 @@ _WIDE = re.compile(r"(?:^|\n .*)\n .*\n .*")
 def check(line: Line) -> None:
     """Raise with everything that is wrong about the series; first what can be seen, then what applying shows."""
     numbered = enumerate(line.patches, 1)
-    problems = [f"{patch.name}: {said}" for number, patch in numbered for said in faults(patch, number)]
+    source = line.source
+    problems = [f"{patch.name}: {said}" for number, patch in numbered for said in faults(patch, number, source)]
     problems += scattered(line.patches)
     if problems:
         raise PatchQueueError("\n".join(problems))
@@ -33,7 +34,7 @@ def check(line: Line) -> None:
         raise PatchQueueError(f"not as git exports it: {', '.join(differing)}. Run unpack, then refresh, and commit.")
 
 
-def faults(patch: Path, number: int) -> list[str]:
+def faults(patch: Path, number: int, source: str = PACKAGE) -> list[str]:
     """What is wrong with one patch, as its text shows it."""
     text = patch.read_text("utf-8")
     message, _, diff = text.partition("\ndiff --git ")
@@ -44,8 +45,8 @@ def faults(patch: Path, number: int) -> list[str]:
     paths = re.findall(r"^diff --git a/(.+) b/.+$", diff, re.MULTILINE)
     if {path for path, _, _ in promised(patch)} != set(paths):
         found.append("needs an 'index' line with two full 40-digit blobs for each file: export with --full-index")
-    strange = [path for path in paths if not _PATHS.fullmatch(path)]
-    return found + [f"{path}: a patch may touch sentence_transformers/, tests/ and docs/ alone" for path in strange]
+    strange = [path for path in paths if not re.fullmatch(_PATHS.format(source=source), path)]
+    return found + [f"{path}: a patch may touch {source}/, tests/ and docs/ alone" for path in strange]
 
 
 def _header_faults(message: str) -> list[str]:

@@ -68,8 +68,9 @@ def refresh(line: Line) -> list[Path]:
             raise PatchQueueError("\n".join(problems))
         new = {line.series / patch.name: patch.read_bytes() for patch in exported}
         own = {path for patch in exported for path, old, _ in promised(patch) if _is_own(path, old)}
-    new |= {line.own_file(path): (tree / path).read_bytes() for path in own}
-    gone = {*line.patches, *(line.own_file(path) for path in line.own_modules())} - set(new)
+    if line.modules is not None:
+        new |= {line.own_file(path): (tree / path).read_bytes() for path in own}
+    gone = {*line.patches, *line.own_files().values()} - set(new)
     changed = [file for file, data in new.items() if not file.is_file() or file.read_bytes() != data]
     _write({file: new[file] for file in changed}, gone)
     _remember(line, tree)
@@ -99,7 +100,7 @@ def link_farm(line: Line) -> None:
     farm = line.root / "build" / "editable"
     shutil.rmtree(farm, ignore_errors=True)
     targets = {path: tree / path for path in git(tree, "ls-files", "--", PACKAGE).splitlines()}
-    targets |= {path: line.own_file(path) for path in line.own_modules()}
+    targets |= line.own_files()
     for path, target in targets.items():
         if not target.is_file():
             raise PatchQueueError(f"{target} is missing: restore it with git, then install again.")
@@ -111,7 +112,7 @@ def link_farm(line: Line) -> None:
 
 
 def _is_own(path: str, blob_before: str) -> bool:
-    return path.startswith(f"{PACKAGE}/") and not blob_before.strip("0")
+    return not blob_before.strip("0") and not path.startswith(("tests/", "docs/"))
 
 
 def _state(tree: Path) -> tuple[str, str]:
@@ -158,8 +159,9 @@ def _refuse_unfinished(line: Line, tree: Path) -> None:
 def _edited_in_checkout(line: Line, tree: Path) -> dict[str, Path]:
     """Own modules that were edited in the checkout since the last export; edits on both sides are an error."""
     edited = {}
-    for path, exported in line.own_modules().items():
-        file = line.own_file(path)
+    exported_as = line.own_modules()
+    for path, file in line.own_files().items():
+        exported = exported_as[path]
         if not file.is_file():
             raise PatchQueueError(f"{file} is missing: restore it, or remove the module by a commit in {tree}.")
         here = git(tree, "hash-object", "--no-filters", str(file.resolve())).strip()

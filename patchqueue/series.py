@@ -28,6 +28,7 @@ PACKAGE = "sentence_transformers"
 PRISTINE = "pristine"
 """The tag of the first commit of an applied tree: the release, with LF line ends."""
 
+_PINS = "patches/*/*/upstream.txt"
 _NO_BLOB = "0" * 40
 _CHANGE = re.compile(
     r"^diff --git a/(.+) b/\1\n(?:(?:new|deleted) file mode \d+\n)?index ([0-9a-f]{40})\.\.([0-9a-f]{40})\b",
@@ -53,7 +54,7 @@ class Line:
 
     root: Path
     series: Path
-    modules: Path
+    modules: Path | None  # None: own modules are kept in the patches alone
     local_version: str
 
     @classmethod
@@ -66,17 +67,35 @@ class Line:
                 f"{root} is no line of the patch queue: no pyproject.toml with a [tool.patchqueue] table. "
                 f"Run this in a git checkout, or name the line's folder."
             ) from error
-        line = cls(root, root / table["series"], root / table["modules"], table["local-version"])
+        modules = root / table["modules"] if "modules" in table else None
+        line = cls(root, root / table["series"], modules, table["local-version"])
+        line._complain_if_incomplete()
+        return line
+
+    @classmethod
+    def find(cls, name: str, checkout: Path) -> Line:
+        """The line or series called `name`: a folder, or `package/release` under `checkout`/patches."""
+        series = checkout / "patches" / name
+        folder = series if series.is_dir() else Path(name).resolve()
+        if (folder / "pyproject.toml").is_file():
+            return cls.load(folder)
+        line = cls(checkout, folder, None, "")
         if not line.pin.is_file():
+            known = sorted(pin.parent.relative_to(checkout / "patches").as_posix() for pin in checkout.glob(_PINS))
+            raise PatchQueueError(f"{name} is no line and no series. There are: {', '.join(known) or 'none here'}.")
+        line._complain_if_incomplete()
+        return line
+
+    def _complain_if_incomplete(self) -> None:
+        if not self.pin.is_file():
             raise PatchQueueError(
-                f"{line.series} has no upstream.txt: this folder is not the whole checkout. "
+                f"{self.series} has no upstream.txt: this folder is not the whole checkout. "
                 f"Install from git+https://… or from the sdist."
             )
-        if not line.patches:
+        if not self.patches:
             raise PatchQueueError(
-                f"{line.series} holds no *.patch: an empty series is upstream under our name. Restore it with git."
+                f"{self.series} holds no *.patch: an empty series is upstream under our name. Restore it with git."
             )
-        return line
 
     @property
     def pin(self) -> Path:
@@ -90,6 +109,18 @@ class Line:
         if pinned is None:
             raise PatchQueueError(f"{self.pin} must hold one line 'name==version --hash=sha256:<64 hex digits>'.")
         return pinned[1], pinned[2]
+
+    @property
+    def package(self) -> str:
+        """The folder of the import package in the wheel."""
+        return self.upstream[0].replace("-", "_")
+
+    @property
+    def source(self) -> str:
+        """The folder of the import package in upstream's repository: as in the wheel, or under src/."""
+        in_src = f"src/{self.package}/"
+        paths = (path for patch in self.patches for path, _, _ in promised(patch))
+        return f"src/{self.package}" if any(path.startswith(in_src) for path in paths) else self.package
 
     @property
     def patches(self) -> list[Path]:
@@ -110,16 +141,23 @@ class Line:
     def own_modules(self) -> dict[str, str]:
         """Files of the package that the series creates, with the blob of each."""
         changes = [change for patch in self.patches for change in promised(patch)]
-        return {path: new for path, old, new in changes if old == _NO_BLOB and path.startswith(f"{PACKAGE}/")}
+        return {path: new for path, old, new in changes if old == _NO_BLOB and path.startswith(f"{self.source}/")}
 
     def stray_modules(self) -> list[str]:
         """Files among the own modules that no patch creates."""
+        if self.modules is None:
+            return []
         kept = {file for file in self.modules.rglob("*") if file.is_file() and "__pycache__" not in file.parts}
         return sorted({file.relative_to(self.modules.parent).as_posix() for file in kept} - set(self.own_modules()))
 
     def own_file(self, path: str) -> Path:
         """Where an own module, named as inside the package tree, is kept in the checkout."""
+        assert self.modules is not None
         return self.modules.parent / path
+
+    def own_files(self) -> dict[str, Path]:
+        """The files of the checkout that hold own modules, by name; none where the patches alone hold them."""
+        return {} if self.modules is None else {path: self.own_file(path) for path in self.own_modules()}
 
 
 def run(command: list[str], cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -184,12 +222,13 @@ def promised(patch: Path) -> set[tuple[str, str, str]]:
 
 def start_tree(line: Line, tree: Path) -> None:
     """Make `tree` a repository whose only commit is the release, text with LF line ends as in upstream's git."""
+    source = tree / line.source
     with zipfile.ZipFile(io.BytesIO(upstream_wheel(line))) as wheel:
         for name in wheel.namelist():
-            if not name.startswith(f"{PACKAGE}/"):
+            if not name.startswith(f"{line.package}/"):
                 continue
             data = wheel.read(name)
-            file = tree / name
+            file = source / name.partition("/")[2]
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(data if b"\0" in data else data.replace(b"\r\n", b"\n"))
     git(tree, "init", "--quiet", "--template=")  # no hooks from the machine's template folder
@@ -248,9 +287,10 @@ def verify(line: Line, tree: Path) -> None:
 
 def compare_own_modules(line: Line, tree: Path) -> None:
     """The own modules in the checkout are those that the series creates, byte for byte, and no others."""
-    kept = {path: line.own_file(path) for path in line.own_modules()}
     differing = [
-        path for path, file in kept.items() if not file.is_file() or file.read_bytes() != (tree / path).read_bytes()
+        path
+        for path, file in line.own_files().items()
+        if not file.is_file() or file.read_bytes() != (tree / path).read_bytes()
     ]
     if differing:
         raise PatchQueueError(
@@ -260,7 +300,7 @@ def compare_own_modules(line: Line, tree: Path) -> None:
     stray = line.stray_modules()
     if stray:
         raise PatchQueueError(
-            f"{', '.join(stray)}: in {line.modules.name}/ but created by no patch. "
+            f"{', '.join(stray)}: in {PACKAGE}/ but created by no patch. "
             f"Create own modules by a commit in the unpacked tree and refresh; delete what does not belong."
         )
 

@@ -20,9 +20,21 @@ _COPIED = {
     "classifiers": "classifiers",
     "project_urls": "urls",
 }
-_HANDLED = {*_COPIED, "name", "author_email", "maintainer_email", "requires_dist", "provides_extra", "license_files"}
+_HANDLED = {
+    *_COPIED,
+    "name",
+    "license",
+    "author_email",
+    "maintainer_email",
+    "requires_dist",
+    "provides_extra",
+    "license_files",
+}
 _OURS = {"metadata_version", "version", "description", "description_content_type", "dynamic"}
-_DIST_INFO = re.compile(r"(METADATA|WHEEL|RECORD|top_level\.txt|licenses/.+)")
+_DIST_INFO = re.compile(r"METADATA|WHEEL|RECORD|top_level\.txt|licenses/.+|LICENSE|NOTICE\.txt")
+"""Licence files lie beside METADATA before its version 2.4, in licenses/ since."""
+_SPDX = {"Apache 2.0": "Apache-2.0"}
+"""What older releases have in the free text field License, as the expression that took its place."""
 
 
 def project_table(line: Line) -> dict[str, object]:
@@ -30,11 +42,17 @@ def project_table(line: Line) -> dict[str, object]:
     files = _dist_info(line)
     raw, unparsed = parse_email(files["METADATA"])
     unknown = [*unparsed, *(set(raw) - _HANDLED - _OURS)]
+    if "license" in raw and raw["license"] not in _SPDX:
+        unknown.append("license")
     if unknown:
         raise PatchQueueError(f"upstream's METADATA has fields that would be lost: {unknown}. Teach {__name__} first.")
     _compare_licences(line, files, raw.get("license_files", []))
     dependencies, extras = _requirements(raw.get("requires_dist", []), raw.get("provides_extra", []))
     fields: dict[str, object] = {ours: raw[theirs] for theirs, ours in _COPIED.items() if theirs in raw}  # type: ignore[literal-required]
+    if "license" in raw:
+        fields["license"] = _SPDX[raw["license"]]
+        # With an expression, classifiers that name the licence are an error of their own.
+        fields["classifiers"] = [name for name in raw.get("classifiers", []) if not name.startswith("License ::")]
     return fields | {
         "version": f"{line.upstream[1]}+{line.local_version}",
         "authors": _people(raw.get("author_email", "")),
@@ -59,7 +77,7 @@ def _compare_licences(line: Line, files: dict[str, bytes], names: list[str]) -> 
     """Upstream's licence files lie beside the pyproject.toml, as they came, where hatchling takes them from."""
     for name in names:
         kept = line.root / name
-        if not kept.is_file() or kept.read_bytes() != files[f"licenses/{name}"]:
+        if not kept.is_file() or kept.read_bytes() != files.get(f"licenses/{name}", files.get(name)):
             raise PatchQueueError(f"{kept} must be upstream's licence file, byte for byte: copy it from the wheel.")
 
 

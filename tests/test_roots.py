@@ -1,0 +1,93 @@
+"""The series for accelerate and transformers: what their own tests say, and the scenarios on unpatched
+sentence-transformers.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from toy_queue import ROOT, run
+
+from patchqueue.series import Line, build_tree, start_tree
+
+OWN = ("test_datasets_of_equal_length", "test_data_seed", "test_ranks_agree")
+SERIES = {
+    "accelerate/1.15.0": OWN,
+    "transformers/5.23.0": (*OWN, "(test_resumed_run_continues and dispatch)"),
+}
+"""The scenarios that the series leaves as they are: sentence-transformers' own, and what accelerate alone can mend."""
+DEFECTS = {
+    "accelerate/1.15.0": {
+        *(f"test_batches_are_of_the_epoch_set_{name}" for name in ("1_shard", "2_skip")),
+        *(f"test_batches_are_of_the_epoch_set_{name}" for name in ("3_skip_shard", "5_skip_skip")),
+        *(
+            f"test_dispatched_batches_are_of_the_epoch_set_{name}"
+            for name in ("0_no_wrapper", "1_skip", "2_skip_skip")
+        ),
+        "test_dataset_is_told_whatever_its_sampler_takes",
+        "test_resumed_epoch_goes_on",
+        "test_skipping_a_batch_of_a_dispatcher_skips_a_step_0_dispatch",
+    },
+    "transformers/5.23.0": {"test_every_epoch_has_its_own_batches", "test_resumed_epoch_goes_on"},
+}
+"""Tests of the series that fail on the release."""
+
+
+def installed(name: str) -> bool:
+    """Whether the release that the series is for is the one that is installed."""
+    package, release = name.split("/")
+    return importlib.metadata.version(package) == release
+
+
+pytestmark = pytest.mark.slow
+each_series = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.skipif(not installed(name), reason="another release")) for name in SERIES],
+)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory):
+    """A function that gives the release with its series applied."""
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            made[name] = build_tree(Line.find(name, ROOT), tmp_path_factory.mktemp("roots") / "tree")
+        return made[name]
+
+    return make
+
+
+def pytest_run(folder: Path, *arguments: str, path: str = "") -> str:
+    """What pytest says of files, in a process whose packages `path` puts first."""
+    env = {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
+    command = (sys.executable, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", *arguments)
+    return run(folder, *command, check=False, env=env).stdout
+
+
+@each_series
+def test_tests_of_the_series_pass_with_it_and_fail_on_the_release(name: str, tree, tmp_path: Path) -> None:
+    """Each test that shows a defect fails without the patches, the others pass on both."""
+    patched = tree(name)
+    assert re.search(r"^\d+ passed[^f]*$", pytest_run(patched, "tests", path=str(patched / "src")), re.MULTILINE)
+    released = tmp_path / "released"
+    start_tree(Line.find(name, ROOT), released)
+    shutil.copytree(patched / "tests", released / "tests")
+    said = pytest_run(released, "tests", path=str(released / "src"))
+    failed = set(re.findall(r"^(?:SUB)?FAILED.*::(\w+)", said, re.MULTILINE))
+    assert failed == DEFECTS[name], said
+
+
+@each_series
+def test_scenarios_pass_on_unpatched_sentence_transformers(name: str, tree) -> None:
+    """With the series for one root alone, epochs and resumes are right on the released sentence-transformers."""
+    left = " or ".join(SERIES[name])
+    path = f"{tree(name) / 'src'}:{ROOT / 'build' / 'pristine'}"
+    said = pytest_run(ROOT / "tests", "--as-is", "-k", f"not ({left})", "scenarios.py", path=path)
+    assert re.search(r"^\d+ passed, \d+ deselected in", said, re.MULTILINE), said
