@@ -90,6 +90,19 @@ def stored(tmp_path: Path) -> Dataset:
     return load_from_disk(tmp_path / "data")
 
 
+def test_a_file_written_anew_under_the_same_fingerprint_is_read_anew(tmp_path):
+    """Keys are of the data as they are on disk now, not of what a fingerprint once named."""
+    for texts in (["a", "a", "b", "c"], ["b", "a", "b", "b"]):
+        Dataset.from_dict({"text": texts}).save_to_disk(tmp_path / "new")
+        if (tmp_path / "data").exists():
+            (file,) = (tmp_path / "new").glob("*.arrow")
+            file.replace(tmp_path / "data" / file.name)
+        else:
+            (tmp_path / "new").replace(tmp_path / "data")
+        largest = build_keys(load_from_disk(tmp_path / "data")).largest
+    assert largest == 3
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -11,6 +11,8 @@ import training
 from launch import RankFailed, run_ranks
 from training import Run, Steps, continued, train
 
+from sentence_transformers.base.planned import PlannedNoDuplicatesBatchSampler
+
 ROWS, EPOCHS = 107, 2  # no batch size below divides the rows
 LAUNCHES: dict[str, tuple[int, dict[str, Any]]] = {
     "single": (1, {}),
@@ -46,9 +48,9 @@ def steps_of(ranks: list[Steps], epoch: int, epochs: int = EPOCHS) -> list[list[
     return [list(step) for step in zip(*(steps[epoch * length : (epoch + 1) * length] for steps in ranks))]
 
 
-def joined(step: list[list[int]]) -> list[int]:
-    """The rows of a step, over all ranks."""
-    return [row for batch in step for row in batch]
+def joined(parts: list[list[Any]]) -> list[Any]:
+    """The rows of a step, over all ranks; or the batches of several steps."""
+    return [part for parts_of_one in parts for part in parts_of_one]
 
 
 def values_twice(rows: list[int]) -> bool:
@@ -167,16 +169,50 @@ def test_several_datasets_have_exact_lengths(
             assert sorted(seen) == list(range(sum(sizes)))
 
 
-@pytest.mark.parametrize("accelerator", [{"split_batches": True}], ids=["split"])
-def test_a_split_that_is_not_even_is_refused(accelerator: dict[str, Any], tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize(("launch", "batch_size"), [("split", 6), ("split", 2), ("ddp on 3", 6)])
+def test_any_size_that_the_processes_divide_can_be_split(
+    launch: str, batch_size: int, tmp_path: Path, model: str
+) -> None:
+    """Also one whose part for a process the processes do not divide again."""
+    world_size, run = launched(launch, tmp_path, model, True, batch_size=batch_size, epochs=1)
+    run = replace(run, accelerator={"split_batches": True})
+    steps = steps_of(run_ranks(world_size, train, run), 0, epochs=1)
+    assert all(len(joined(step)) == batch_size for step in steps[:-1])
+    assert len(joined(joined(steps))) in (ROWS, ROWS - 1)  # with one row a process, an odd row has no company
+
+
+def test_the_class_is_as_good_as_its_name(tmp_path: Path, model: str) -> None:
+    """Passed as a class, the sampler is shared out, and the user's ``drop_last`` counts, as with the string."""
+    _, run = launched("ddp", tmp_path, model, True, epochs=1, sampler=PlannedNoDuplicatesBatchSampler)
+    steps = steps_of(run_ranks(2, train, run), 0, epochs=1)
+    assert sorted(joined(joined(steps))) == list(range(ROWS))
+
+
+def test_a_trainer_with_a_loader_of_its_own_does_not_hang(tmp_path: Path, model: str) -> None:
+    """Overridden with upstream's code, ``get_train_dataloader`` gives upstream's loader: no rank waits."""
+    _, run = launched("ddp", tmp_path, model, True, trainer=training.own_loader_trainer)
+    ranks = run_ranks(2, train, run)
+    assert all(len(joined(steps_of(ranks, epoch)[0])) == 16 for epoch in range(EPOCHS))
+
+
+def test_training_evaluates_on_planned_batches(tmp_path: Path, model: str) -> None:
+    """An evaluation set is read with the same sampler, on two processes, and the run goes on after it."""
+    _, run = launched("ddp", tmp_path, model, True, trainer=training.evaluating_trainer)
+    whole = steps_of(run_ranks(2, train, run), 0)
+    assert sorted(joined(joined(whole))) == list(range(ROWS))
+
+
+def test_a_split_that_is_not_even_is_refused(tmp_path: Path, model: str) -> None:
     """Three processes cannot share batches of 8 rows; the message says so and what to do."""
+    accelerator = {"split_batches": True}
     run = Run(str(tmp_path), model, rows=(ROWS,), sampler="no_duplicates_planned", accelerator=accelerator)
     with pytest.raises(RankFailed, match=r"3 processes cannot share batches of 8 rows equally\. Use a batch"):
         run_ranks(3, train, run)
 
 
-def test_fewer_rows_than_processes_are_refused(tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize("across", [True, False], ids=["across devices", "each device"])
+def test_fewer_rows_than_processes_are_refused(across: bool, tmp_path: Path, model: str) -> None:
     """Two rows are too few for three processes."""
-    _, run = launched("ddp on 3", tmp_path, model, True, rows=(2,))
+    _, run = launched("ddp on 3", tmp_path, model, across, rows=(2,))
     with pytest.raises(RankFailed, match="2 rows without duplicates cannot be shared by 3 processes"):
         run_ranks(3, train, run)

@@ -169,6 +169,35 @@ def gathering_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> Sent
     return trainer
 
 
+class OwnLoaderTrainer(SentenceTransformerTrainer):
+    """Overrides the loader with what the released trainer does."""
+
+    def get_train_dataloader(self) -> Any:
+        self.accelerator.even_batches = False
+        loader = self._build_dataloader(self.train_dataset, self.args.train_batch_size, dataset_kind="train")
+        return self.accelerator.prepare(loader)
+
+
+def own_loader_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> SentenceTransformerTrainer:
+    """A trainer that a user has subclassed."""
+    trainer = sentence_transformer_trainer(run, arguments, dataset)
+    trainer.__class__ = OwnLoaderTrainer
+    return trainer
+
+
+def evaluating_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> SentenceTransformerTrainer:
+    """Evaluates every few steps, on rows of its own."""
+    arguments = {**arguments, "eval_strategy": "steps", "eval_steps": 3, "per_device_eval_batch_size": 4}
+    model = SentenceTransformer(run.model, device="cpu")
+    return SentenceTransformerTrainer(
+        model=model,
+        args=SentenceTransformerTrainingArguments(**arguments),
+        train_dataset=dataset,
+        eval_dataset=names(21, first=1000),
+        loss=MultipleNegativesRankingLoss(model),
+    )
+
+
 def cross_encoder_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> CrossEncoderTrainer:
     """As released, a cross-encoder runs under DDP only if told that it uses all of its parameters."""
     model = CrossEncoder(run.model, num_labels=1, device="cpu")

@@ -16,8 +16,8 @@ looked at for the types of their elements only.
 
 from __future__ import annotations
 
-import random
 import types
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
@@ -34,7 +34,7 @@ logger = logging.get_logger(__name__)
 
 # Values that hold no sampler, though they are iterable and may be large or have attributes of their own.
 _LEAVES = (str, bytes, range, torch.Tensor, torch.nn.Module, np.ndarray, type, types.GeneratorType, types.ModuleType)
-_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+_CONTAINERS = (list, tuple, dict, set, frozenset, deque)
 _RANDOM_SAMPLERS = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 _RANDOM_NAMES = {"default_rng", "manual_seed", "permutation", "permuted", "random", "randperm", "shuffle"}
 
@@ -80,7 +80,7 @@ def carry_epoch(trainer: Trainer) -> Iterator[None]:
     Args:
         trainer (:class:`transformers.Trainer`): A trainer about to enter its training loop.
     """
-    callback = _EpochCallback()
+    callback = _EpochCallback(trainer.get_sp_size() if hasattr(trainer, "get_sp_size") else 1)
     trainer.add_callback(callback)
     try:
         yield
@@ -91,14 +91,18 @@ def carry_epoch(trainer: Trainer) -> Iterator[None]:
 class _EpochCallback(TrainerCallback):
     """Counts the epochs as the trainer does, and hands each to the training dataloader before its first batch."""
 
-    next_epoch = 0
+    def __init__(self, sequence_parallel_size: int) -> None:
+        self.sequence_parallel_size = sequence_parallel_size
+        self.next_epoch = 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         dataloader = kwargs["train_dataloader"]
         # A loader without a length is one epoch to the trainer, as many steps as that may take.
-        steps = len(dataloader) if has_length(dataloader) else state.max_steps * args.gradient_accumulation_steps
+        steps = state.max_steps * args.gradient_accumulation_steps
+        if has_length(dataloader):
+            steps = len(dataloader) * self.sequence_parallel_size
         self.next_epoch = state.global_step // max(ceil(steps / args.gradient_accumulation_steps), 1)
         if state.is_local_process_zero:
             _warn_of_epochless_shuffling(dataloader)
@@ -114,8 +118,9 @@ def epochless_shufflers(dataloader: Any) -> list[Sampler[Any]]:
     """
     The samplers beneath a dataloader that shuffle, but to which no epoch can be told.
 
-    A sampler counts as shuffling if it is one of PyTorch's random samplers, holds a random generator, or names one of
-    the usual shuffling functions in its ``__iter__``. One beneath a sampler that takes the epoch is left to it.
+    A sampler counts as shuffling if it is one of PyTorch's random samplers, or if a method that its class or a parent
+    outside of PyTorch defines names one of the usual shuffling functions. One beneath a sampler that takes the epoch
+    is left to it.
 
     Args:
         dataloader: A dataloader, prepared by accelerate or not.
@@ -157,16 +162,19 @@ def _walk(root: Any) -> Iterator[tuple[Any, bool]]:
 
 
 def _children(node: Any) -> Iterator[Any]:
-    """What an object holds that can lead to a sampler: its attributes, and elements of lists, tuples and dicts."""
+    """What an object holds that can lead to a sampler: its attributes, or elements if it is a container."""
     slots = (name for cls in type(node).__mro__ for name in _slots_of(cls))
-    attributes = [*getattr(node, "__dict__", {}).values(), *(getattr(node, name, None) for name in slots)]
-    for value in (node, *attributes):
-        elements = value.values() if isinstance(value, dict) else value
-        if not isinstance(value, (list, tuple, dict)):
-            elements = (value,)
-        elif not any(_leads_on(kind) for kind in set(map(type, elements))):
-            continue
-        yield from (element for element in elements if _leads_on(type(element)))
+    held = [*getattr(node, "__dict__", {}).values(), *(getattr(node, name, None) for name in slots)]
+    if isinstance(node, _CONTAINERS):
+        held += node.values() if isinstance(node, dict) else node
+    for value in held:
+        if isinstance(value, _CONTAINERS):
+            elements = value.values() if isinstance(value, dict) else value
+            if not any(_leads_on(kind) for kind in set(map(type, elements))):
+                continue
+            yield value
+        elif _leads_on(type(value)):
+            yield value
 
 
 def _slots_of(cls: type) -> tuple[str, ...]:
@@ -176,6 +184,8 @@ def _slots_of(cls: type) -> tuple[str, ...]:
 
 def _leads_on(kind: type) -> bool:
     """Whether objects of this type may be, or hold, something that takes the epoch: iterables but for leaves."""
+    if issubclass(kind, _CONTAINERS):
+        return True
     if issubclass(kind, _LEAVES) or kind.__module__ == "builtins":
         return False
     return issubclass(kind, (Sampler, Dataset)) or hasattr(kind, "__iter__") or hasattr(kind, "set_epoch")
@@ -188,7 +198,7 @@ def _takes_epoch(node: Any) -> bool:
 def _shuffles(sampler: Sampler[Any]) -> bool:
     if isinstance(sampler, _RANDOM_SAMPLERS):
         return True
-    if any(isinstance(value, _GENERATORS) for value in vars(sampler).values()):
-        return True
-    code = getattr(type(sampler).__iter__, "__code__", None)
-    return code is not None and not _RANDOM_NAMES.isdisjoint(code.co_names)
+    written = [cls for cls in type(sampler).__mro__ if not cls.__module__.startswith(("torch.", "builtins"))]
+    methods = [method for cls in written for name, method in vars(cls).items() if name != "__init__"]
+    codes = [method.__code__ for method in methods if isinstance(method, types.FunctionType)]
+    return any(not _RANDOM_NAMES.isdisjoint(code.co_names) for code in codes)

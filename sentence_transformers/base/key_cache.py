@@ -108,10 +108,18 @@ def _write(path: Path, claim: dict[str, Any], values: RepeatedValues) -> None:
                 raise OSError("the names of the columns do not fit the header")
             file.seek(0)
             file.write(_MAGIC + header)
+        Path(temporary).chmod(0o666 & ~_umask())  # others may share the folder; mkstemp thinks of its owner alone
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink()
         raise
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def _read(path: Path, claim: dict[str, Any]) -> RepeatedValues | None:
@@ -122,7 +130,7 @@ def _read(path: Path, claim: dict[str, Any]) -> RepeatedValues | None:
             if not start.startswith(_MAGIC):
                 return None
             header = json.loads(start[len(_MAGIC) :].rstrip(b"\0"))
-            if any(header.get(name) != value for name, value in claim.items()):
+            if not isinstance(header, dict) or any(header.get(name) != value for name, value in claim.items()):
                 return None
             if header["checksum"] != _checksum(file):
                 return None

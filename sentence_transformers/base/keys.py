@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from sentence_transformers.base.key_cache import cached
 from sentence_transformers.base.repeats import RepeatedValues, group_rows
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
 
 Hashes = npt.NDArray[np.uint64]
@@ -62,7 +62,8 @@ def build_keys(dataset: Dataset, exclude_columns: Collection[str] = (), *, cache
     folder = cache_folder(dataset) if cache else None
     if folder is None:
         return build()
-    return cached(folder, dataset._fingerprint, _view(dataset, excluded), len(dataset), build)
+    view = [*_view(dataset, excluded), _state_of_files(dataset)]
+    return cached(folder, dataset._fingerprint, view, len(dataset), build)
 
 
 def cache_folder(dataset: Dataset) -> str | None:
@@ -70,6 +71,15 @@ def cache_folder(dataset: Dataset) -> str | None:
     if dataset.format["type"] == "custom" or not dataset.cache_files:
         return None
     return str(Path(dataset.cache_files[0]["filename"]).absolute().parent)
+
+
+def _state_of_files(dataset: Dataset) -> str:
+    """Names, sizes and times of the dataset's files, which may be written anew under the same fingerprint."""
+    from xxhash import xxh3_64_hexdigest
+
+    paths = [Path(file["filename"]) for file in dataset.cache_files]
+    state = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return str(xxh3_64_hexdigest(repr(state).encode()))
 
 
 def _view(dataset: Dataset, excluded: Collection[str]) -> list[str]:
@@ -128,6 +138,8 @@ def _is_plain(dataset: Dataset, name: str) -> bool:
 
 
 def _holds_extension(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
     return isinstance(kind, pa.BaseExtensionType) or any(
         _holds_extension(kind.field(index).type) for index in range(kind.num_fields)
     )
@@ -142,6 +154,7 @@ def _arrow_batches(dataset: Dataset, columns: list[str]) -> Iterator[list[Hashes
 
 
 def _hash_arrow(column: pa.ChunkedArray, name: str) -> Hashes:
+    import pyarrow as pa
     from xxhash import xxh64_intdigest
 
     is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)

@@ -8,7 +8,7 @@ cost.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from sentence_transformers.base.sampler import DefaultBatchSampler, _sample_value_str
@@ -71,10 +71,11 @@ class PlannedNoDuplicatesBatchSampler(DefaultBatchSampler):
         super().__init__(dataset, batch_size, drop_last, valid_label_columns, generator, seed)
         self.dataset = dataset
         self.num_processes = 1
-        self._values: RepeatedValues = build_keys(dataset, {"dataset_name", *(valid_label_columns or [])})
+        self._excluded = {"dataset_name", *(valid_label_columns or [])}
+        self._values: RepeatedValues = build_keys(dataset, self._excluded)
         self._set_capacity()
 
-    def plan_for(self, batch_size: int, num_processes: int = 1) -> None:
+    def plan_for(self, batch_size: int, num_processes: int = 1, drop_last: bool | None = None) -> None:
         """
         Plan batches of another size, each of which several processes share.
 
@@ -82,6 +83,7 @@ class PlannedNoDuplicatesBatchSampler(DefaultBatchSampler):
             batch_size (int): Number of samples per batch, over all processes that share it.
             num_processes (int): The number of processes that share a batch. Every batch, the last one too, then has at
                 least as many rows.
+            drop_last (bool, optional): If True, leave out the rows of an unfilled last batch. Defaults to what it was.
 
         Raises:
             ValueError: If the batch size is below the number of processes, or the dataset has fewer rows than that.
@@ -91,9 +93,9 @@ class PlannedNoDuplicatesBatchSampler(DefaultBatchSampler):
                 f"A batch of {batch_size} rows cannot be shared by {num_processes} processes; each needs a row at "
                 f"least. Use a batch size of at least {num_processes}."
             )
-        if (batch_size, num_processes) != (self.batch_size, self.num_processes):
-            self.batch_size, self.num_processes = batch_size, num_processes
-            self._set_capacity()
+        self.batch_size, self.num_processes = batch_size, num_processes
+        self.drop_last = self.drop_last if drop_last is None else drop_last
+        self._set_capacity()
 
     def _set_capacity(self) -> None:
         self._capacity: Capacity = capacity(self._values, self.batch_size, self.drop_last)
@@ -108,6 +110,11 @@ class PlannedNoDuplicatesBatchSampler(DefaultBatchSampler):
             yield plan.batch(index).tolist()
         for batch in last:
             yield batch.tolist()
+
+    @property
+    def rows_planned(self) -> int:
+        """The number of rows in the batches of every epoch."""
+        return min(self._capacity.planned, self._length * self.batch_size)
 
     @property
     def rows_in_last_batch(self) -> int:
@@ -143,10 +150,15 @@ class PlannedNoDuplicatesBatchSampler(DefaultBatchSampler):
         numbers = reversed(range(max(self._values.values - _NAMED, 0), self._values.values))
         return ", ".join(f"{self._shown(number)} ({starts[number + 1] - starts[number]} rows)" for number in numbers)
 
+    def _counting_values(self, row: int) -> dict[str, Any]:
+        """A row's values that count, by the text that identifies each."""
+        values = self.dataset[int(row)].items()
+        return {_sample_value_str(value): value for name, value in values if name not in self._excluded}
+
     def _shown(self, number: int) -> str:
         """The value, as one of the first two rows that hold it has it."""
         start = self._values.starts[number]
-        row, other = (self.dataset[int(index)] for index in self._values.members[start : start + 2])
-        others = {_sample_value_str(value) for value in other.values()}
-        text = repr(next(value for value in row.values() if _sample_value_str(value) in others))
+        row, other = map(self._counting_values, self._values.members[start : start + 2])
+        shared = [value for text, value in row.items() if text in other]
+        text = " or ".join(map(repr, shared)) or "one that a transform drew"
         return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

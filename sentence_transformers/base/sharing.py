@@ -43,6 +43,7 @@ class SharedBatchSampler(BatchSampler):
         batch_sampler (BatchSampler): Yields planned batches.
         num_processes (int): The number of processes.
         batch_size (int): Number of samples per batch of one process.
+        drop_last (bool): Whether batches planned for single devices are left out that do not make a whole step.
         across_devices (bool): Whether a planned batch is one step of all processes, or one batch of a process.
         even (bool): Whether the parts of a step must be of one length; rows that are too many then sit out.
     """
@@ -52,34 +53,46 @@ class SharedBatchSampler(BatchSampler):
         batch_sampler: BatchSampler,
         num_processes: int,
         batch_size: int,
+        drop_last: bool,
         across_devices: bool,
         even: bool = False,
     ) -> None:
         self.batch_sampler = batch_sampler
         self.num_processes = num_processes
-        self.batch_size = batch_size
+        # When it splits batches, accelerate asks for a size that the processes divide
+        self.batch_size = batch_size * num_processes
+        self.drop_last = drop_last
         self.across_devices = across_devices
         self.even = even
-        self.drop_last = False  # what the planned batches leave out, they have left out
+        self._lends = batch_size > 1
 
     def __iter__(self) -> Iterator[Batch]:
+        held: list[list[Batch]] = []  # the last steps, as many as it takes to lend a row to each process
+        for step in self._steps():
+            if _rows([step]) < self.num_processes:
+                lenders = [batch for batches in [*held, step] for batch in batches]
+                if _rows([lenders]) >= (len(held) + 1) * self.num_processes:
+                    yield from self._parts(lenders, len(held) + 1)
+                    return
+                break
+            held.append(step)
+            while not self._lends or (len(held) > 1 and _rows(held[1:]) >= len(held) * self.num_processes):
+                yield from self._parts(held.pop(0), 1)
+                if not held:
+                    break
+        for step in held:
+            yield from self._parts(step, 1)
+
+    def _steps(self) -> Iterator[list[Batch]]:
+        """The planned batches of each step, those of a last step that is not whole under ``drop_last`` excepted."""
         batches = iter(self.batch_sampler)
         per_step = 1 if self.across_devices else self.num_processes
-        ahead: list[Batch] = []
         while step := list(islice(batches, per_step)):
-            if len(step) < per_step and self.batch_sampler.drop_last:
-                break
-            if sum(map(len, step)) < self.num_processes:
-                yield from self._share([*ahead, *step], steps=2 if ahead else 1)
-                return
-            yield from ahead
-            ahead = self._share(step, steps=1)
-        yield from ahead
+            if len(step) == per_step or not self.drop_last:
+                yield step
 
-    def _share(self, batches: list[Batch], steps: int) -> list[Batch]:
-        """Parts for all processes; of so few rows that one would be empty, only those of whole steps before."""
-        if sum(map(len, batches)) < steps * self.num_processes:
-            return batches[: (steps - 1) * self.num_processes]
+    def _parts(self, batches: list[Batch], steps: int) -> list[Batch]:
+        """A part for each process, of one or several steps."""
         parts = cut(batches, steps * self.num_processes)
         if not self.even:
             return parts
@@ -87,13 +100,16 @@ class SharedBatchSampler(BatchSampler):
         return [part for start in starts for part in _trimmed(parts[start : start + self.num_processes])]
 
     def __len__(self) -> int:
-        """The number of batches over all processes, exact if planned batches of two rows or more are shared."""
+        """The number of batches over all processes, exact where there is a row for each process in each step."""
         batches = len(self.batch_sampler)
         if self.across_devices:
             return batches * self.num_processes
         steps, rest = divmod(batches, self.num_processes)
-        fits = self.batch_size > 1 and not self.batch_sampler.drop_last
-        return (steps + (rest > 0 and fits)) * self.num_processes
+        return (steps + (rest > 0 and self._lends and not self.drop_last)) * self.num_processes
+
+
+def _rows(steps: list[list[Batch]]) -> int:
+    return sum(len(batch) for step in steps for batch in step)
 
 
 def cut(batches: list[Batch], parts: int) -> list[Batch]:
@@ -122,6 +138,7 @@ def prepare_train_dataloader(
     accelerator: Accelerator,
     dataloader: DataLoader[Any],
     loss: nn.Module | dict[str, nn.Module],
+    drop_last: bool = False,
     across_devices: bool | None = None,
 ) -> DataLoader[Any]:
     """
@@ -132,6 +149,8 @@ def prepare_train_dataloader(
         dataloader (DataLoader): As it would be for one process. Its planned samplers are set to the batch size of all
             processes that share a batch.
         loss (nn.Module): The loss to train with, or those of several datasets by name.
+        drop_last (bool): Whether planned batches that do not make a whole step are left out. Other loaders keep to
+            what their batch sampler says.
         across_devices (bool, optional): Whether no value may be twice in the batches of one step over all devices, or
             in the batch of one device. Defaults to the former if the loss gathers across devices, or when dispatching.
 
@@ -139,8 +158,9 @@ def prepare_train_dataloader(
         DataLoader: The prepared dataloader. Its length is the number of steps that each process takes.
 
     Raises:
-        ValueError: If ``split_batches`` is set and the processes cannot share a batch equally, or there are fewer rows
-            than processes.
+        ValueError: If ``split_batches`` is set and the processes cannot share a batch equally, if there are fewer rows
+            than processes, or if parts must be of one length, but batches of several datasets are planned for single
+            devices.
     """
     num_processes = accelerator.num_processes
     batch_sampler: Any = dataloader.batch_sampler
@@ -151,10 +171,13 @@ def prepare_train_dataloader(
     dispatches = bool(accelerator.dispatch_batches)
     even = dispatches or gathers_across_devices(loss)
     across_devices = even if across_devices is None else across_devices
+    _check_parts(planned, even, across_devices)
     batch_size = _batch_size_of_one(accelerator, batch_sampler.batch_size)
+    shared_by = num_processes if across_devices else 1
     for sampler in planned:
-        sampler.plan_for(*((batch_size * num_processes, num_processes) if across_devices else (batch_size, 1)))
-    shared = SharedBatchSampler(batch_sampler, num_processes, batch_size, across_devices, even)
+        sampler.plan_for(batch_size * shared_by, shared_by, drop_last)
+    _check_rows(planned, num_processes)
+    shared = SharedBatchSampler(batch_sampler, num_processes, batch_size, drop_last, across_devices, even)
     if even:
         _warn_of_uneven_rest(planned, num_processes, across_devices)
     if dispatches:
@@ -172,6 +195,23 @@ def _planned_beneath(batch_sampler: Any) -> list[PlannedNoDuplicatesBatchSampler
     """The planned samplers of one dataset or of several; none if some are of another kind."""
     samplers = getattr(batch_sampler, "batch_samplers", [batch_sampler])
     return samplers if all(isinstance(sampler, PlannedNoDuplicatesBatchSampler) for sampler in samplers) else []
+
+
+def _check_parts(planned: list[PlannedNoDuplicatesBatchSampler], even: bool, across_devices: bool) -> None:
+    if even and not across_devices and len(planned) > 1:
+        raise ValueError(
+            "plan_across_devices=False does not go together with several datasets and dispatch_batches, or a loss "
+            "that gathers across devices: parts of one length would leave out rows in mid-epoch. Leave it unset."
+        )
+
+
+def _check_rows(planned: list[PlannedNoDuplicatesBatchSampler], num_processes: int) -> None:
+    rows = sum(sampler.rows_planned for sampler in planned)
+    if 0 < rows < num_processes:
+        raise ValueError(
+            f"{rows} rows without duplicates cannot be shared by {num_processes} processes; each needs a row at "
+            "least. Train on fewer processes, or on more rows."
+        )
 
 
 def _batch_size_of_one(accelerator: Accelerator, batch_size: int) -> int:

@@ -26,7 +26,7 @@ def steps_of(capacity: Capacity, num_processes: int) -> int:
     Raises:
         ValueError: If there are fewer rows than processes.
     """
-    if capacity.planned < num_processes:
+    if num_processes > 1 and 0 < capacity.planned < num_processes:
         raise ValueError(
             f"{capacity.planned} rows without duplicates cannot be shared by {num_processes} processes; each needs a "
             "row at least. Train on fewer processes, or on more rows."
