@@ -25,12 +25,21 @@ def lay(line: Line, checkout: Path) -> str:
             end = _commit_all(line, tree)
         finally:
             _git(checkout, "worktree", "remove", "--force", str(tree))
+    if end == start:
+        return (
+            f"{checkout} holds all {len(line.patches)} patches of {'=='.join(line.upstream)} already: nothing to do."
+        )
     _git(checkout, "merge", "--quiet", "--ff-only", end)
-    made = _git(checkout, "log", "--reverse", "--format=  %h %s", f"{start}..{end}")
-    return (
-        f"laid {len(line.patches)} patches of {'=='.join(line.upstream)} onto {branch} of {checkout}, "
-        f"which was at {start[:12]}:\n{made}To undo: git reset --keep {start[:12]}. The text for a pull request: "
-        f"{line.series / 'PULL_REQUEST.md'}"
+    made = _git(checkout, "log", "--reverse", "--format=  %h %s", f"{start}..{end}").splitlines()
+    text = line.series / "PULL_REQUEST.md"
+    return "\n".join(
+        [
+            f"laid {'=='.join(line.upstream)} onto {branch} of {checkout}, which was at {start[:12]}: "
+            f"{len(made)} commits for {len(line.patches)} patches (one that is there already makes none)",
+            *made,
+            f"To undo: git reset --keep {start[:12]}",
+            *([f"The text for a pull request: {text}"] if text.is_file() else []),
+        ]
     )
 
 

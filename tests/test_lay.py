@@ -51,10 +51,18 @@ def test_a_series_becomes_commits_and_the_command_says_which(line: Line, clone: 
     said = lay(line, clone)
     log = run(clone, "git", "log", "--reverse", "--format=%an, %cn: %s", f"{before}..").stdout.splitlines()
     assert log == ["A Contributor, A Maintainer: Add a toy module", "A Contributor, A Maintainer: Hook the toy in"]
-    assert "2 patches of sentence-transformers==6.2.0" in said and "Hook the toy in" in said
+    assert "2 commits for 2 patches" in said and "Hook the toy in" in said
     assert f"git reset --keep {before[:12]}" in said
     assert (clone / OWN).is_file()
     assert len(run(clone, "git", "worktree", "list").stdout.splitlines()) == 1
+
+
+def test_a_series_that_is_there_makes_no_commit(line: Line, clone: Path) -> None:
+    """The second time, nothing happens, and the message says so."""
+    lay(line, clone)
+    before = state(clone)
+    assert "already" in lay(line, clone)
+    assert state(clone) == before
 
 
 def test_a_checkout_that_has_moved_on_is_merged(line: Line, clone: Path) -> None:

@@ -3,7 +3,8 @@
 Guarantee: a last batch of fewer rows than processes is filled up to one row each from the batch before it, without a
 duplicate; all other batches stay as planned. Where the rows that move cannot avoid a duplicate, rows of the last batch
 sit out in their place, so that the number of batches stays the same. With one row a process, no batch can give rows
-away: such a last batch is left out, in every epoch.
+away: such a last batch is left out, in every epoch. How many rows move depends on the number of processes, so that
+the last two steps, and no others, are not the same on another number of them.
 
 Cost: one look at the values of two batches, at most once for each row of the last one.
 """
