@@ -87,6 +87,7 @@ def run(trainer: SentenceTransformerTrainer, resume: bool) -> None:
     trainer.train(resume_from_checkpoint=resume)
     trainer.evaluate()
     trainer.save_model()
+    trainer.accelerator.end_training()  # leaves the process group; ranks that just exit may abort while others finish
 
 
 if __name__ == "__main__":

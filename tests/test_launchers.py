@@ -15,8 +15,10 @@ from training import MINILM, Run, Steps, continued, train
 
 SCRIPT = """
 import json, sys
+import torch
 import training
 training.train(training.Run(**json.loads(sys.argv[1])))
+torch.distributed.destroy_process_group()  # gloo's threads can abort a process that exits around them
 """
 LAUNCHERS = {
     "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
