@@ -14,11 +14,10 @@ from launch import run_ranks
 from training import MINILM, Run, Steps, continued, train
 
 SCRIPT = """
-import json, sys
-import torch
+import json, os, sys
 import training
 training.train(training.Run(**json.loads(sys.argv[1])))
-torch.distributed.destroy_process_group()  # gloo's threads can abort a process that exits around them
+os._exit(0)  # as forked ranks end, too: PyTorch's threads abort one in some processes that tear down around them
 """
 LAUNCHERS = {
     "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
