@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of the small model that all runs train."""
-    from training import small_model
+    from conformance.runs import small_model
 
     folder: Path = tmp_path_factory.mktemp("model")
     return small_model(folder)

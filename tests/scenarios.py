@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import training
-from launch import run_ranks
-from training import Run, Steps, continued, train
 
 import sentence_transformers
+from conformance import runs
+from conformance.launch import run_ranks
+from conformance.runs import Run, Steps, continued, train
 
 VERSION = sentence_transformers.__version__
 ROWS, BATCH_SIZE, EPOCHS = 100, 8, 3
@@ -118,9 +118,9 @@ TRAINERS = {"cross-encoder": "CrossEncoder", "sparse": "SparseEncoder", "multi-v
 @pytest.mark.parametrize("kind", [scenario(f"resume ddp, {kind}", kind) for kind in TRAINERS])
 def test_every_trainer_resumes_exactly(kind: str, whole: Any, tmp_path: Path, model: str) -> None:
     """Each trainer takes the rows that the SentenceTransformerTrainer takes, resumed in epoch 1 under DDP."""
-    if not hasattr(training, f"{TRAINERS[kind]}Trainer"):
+    if not hasattr(runs, f"{TRAINERS[kind]}Trainer"):
         pytest.skip(f"{VERSION} has no {TRAINERS[kind]}Trainer")
-    trainer = getattr(training, f"{kind.replace('-', '_')}{'_encoder' * (kind != 'cross-encoder')}_trainer")
+    trainer = getattr(runs, f"{kind.replace('-', '_')}{'_encoder' * (kind != 'cross-encoder')}_trainer")
     world_size, run = launched("ddp", tmp_path, model, trainer=trainer, stop_after=8)
     assert_goes_on(world_size, run, whole("ddp"))
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import training
-from launch import run_ranks
 from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
-from training import Run, Steps, continued, train
+
+from conformance import runs
+from conformance.launch import run_ranks
+from conformance.runs import Run, Steps, continued, train
 
 ROWS, BATCH_SIZE, EPOCHS = 100, 8, 3
 LAUNCHES: dict[str, tuple[int, dict[str, Any]]] = {
@@ -59,7 +60,7 @@ def planned(epoch: int, drop_last: bool) -> Steps:
     import torch
 
     sampler = NoDuplicatesBatchSampler(
-        training.names(ROWS),
+        runs.names(ROWS),
         batch_size=BATCH_SIZE,
         drop_last=drop_last,
         valid_label_columns=["label"],
@@ -158,7 +159,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "max_steps": {"arguments": {"max_steps": 14}},
     "default sampler": {"sampler": "batch_sampler"},
     "default sampler, not seedable": {"sampler": "batch_sampler", "accelerator": {"use_seedable_sampler": False}},
-    "user-written sampler": {"sampler": training.user_written},
+    "user-written sampler": {"sampler": runs.user_written},
     "proportional": {"rows": (48, 48), "multi": "proportional"},
     "round robin": {"rows": (48, 48), "multi": "round_robin"},
 }
@@ -185,7 +186,7 @@ def test_resume_is_exact_with(variant: str, tmp_path: Path, model: str) -> None:
 @pytest.mark.defect
 @pytest.mark.parametrize(
     "trainer",
-    [training.cross_encoder_trainer, training.sparse_encoder_trainer, training.multi_vector_encoder_trainer],
+    [runs.cross_encoder_trainer, runs.sparse_encoder_trainer, runs.multi_vector_encoder_trainer],
     ids=["cross-encoder", "sparse", "multi-vector"],
 )
 def test_every_trainer_resumes_exactly(trainer: Any, whole: Any, tmp_path: Path, model: str) -> None:

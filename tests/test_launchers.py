@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launch import run_ranks
-from training import MINILM, Run, Steps, continued, train
+
+from conformance.launch import run_ranks
+from conformance.runs import MINILM, Run, Steps, continued, train
 
 SCRIPT = """
 import json, os, sys
-import training
-training.train(training.Run(**json.loads(sys.argv[1])))
+from conformance import runs
+runs.train(runs.Run(**json.loads(sys.argv[1])))
 os._exit(0)  # as forked ranks end, too: PyTorch's threads abort one in some processes that tear down around them
 """
 LAUNCHERS = {
@@ -46,7 +47,7 @@ def recorded(folder: str) -> list[Steps]:
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_launched_ranks_see_the_rows_of_forked_ones(launcher: str, tmp_path: Path, monkeypatch: Any) -> None:
     """MiniLM on two processes, interrupted in epoch 1 and resumed, sees what an uninterrupted forked run sees."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     run = Run(str(tmp_path / "launched"), str(MINILM), rows=(64,), epochs=2, stop_after=6)
     launch(launcher, run, tmp_path / "script.py")
     launch(launcher, continued(run), tmp_path / "script.py")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import training
-from launch import RankFailed, run_ranks
-from training import Run, Steps, continued, train
 
+from conformance import runs
+from conformance.launch import RankFailed, run_ranks
+from conformance.runs import Run, Steps, continued, train
 from sentence_transformers.base.planned import PlannedNoDuplicatesBatchSampler
 
 ROWS, EPOCHS = 107, 2  # no batch size below divides the rows
@@ -55,7 +55,7 @@ def joined(parts: list[list[Any]]) -> list[Any]:
 
 def values_twice(rows: list[int]) -> bool:
     """Whether a text is in two of the rows."""
-    texts = [set(pair) for pair in map(training.PAIRS.__getitem__, rows)]
+    texts = [set(pair) for pair in map(runs.PAIRS.__getitem__, rows)]
     return sum(map(len, texts)) > len(set().union(*texts))
 
 
@@ -119,7 +119,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, model: s
 @pytest.mark.parametrize("gathers", [True, False], ids=["gathering loss", "other loss"])
 def test_batches_are_planned_across_devices_where_the_loss_gathers(gathers: bool, tmp_path: Path, model: str) -> None:
     """By default, a loss that gathers sees no false negative in a global batch; one that does not may."""
-    trainer = training.gathering_trainer if gathers else None
+    trainer = runs.gathering_trainer if gathers else None
     world_size, run = launched("ddp", tmp_path, model, None, rows=(1024,), batch_size=64, trainer=trainer)
     ranks = run_ranks(world_size, train, run)
     steps = [step for epoch in range(EPOCHS) for step in steps_of(ranks, epoch)]
@@ -190,14 +190,14 @@ def test_the_class_is_as_good_as_its_name(tmp_path: Path, model: str) -> None:
 
 def test_a_trainer_with_a_loader_of_its_own_does_not_hang(tmp_path: Path, model: str) -> None:
     """Overridden with upstream's code, ``get_train_dataloader`` gives upstream's loader: no rank waits."""
-    _, run = launched("ddp", tmp_path, model, True, trainer=training.own_loader_trainer)
+    _, run = launched("ddp", tmp_path, model, True, trainer=runs.own_loader_trainer)
     ranks = run_ranks(2, train, run)
     assert all(len(joined(steps_of(ranks, epoch)[0])) == 16 for epoch in range(EPOCHS))
 
 
 def test_training_evaluates_on_planned_batches(tmp_path: Path, model: str) -> None:
     """An evaluation set is read with the same sampler, on two processes, and the run goes on after it."""
-    _, run = launched("ddp", tmp_path, model, True, trainer=training.evaluating_trainer)
+    _, run = launched("ddp", tmp_path, model, True, trainer=runs.evaluating_trainer)
     whole = steps_of(run_ranks(2, train, run), 0)
     assert sorted(joined(joined(whole))) == list(range(ROWS))
 

@@ -1,7 +1,7 @@
 """Ranks of a distributed run, forked from one process that has the imports done.
 
 A rank forked so takes about a second where one started by ``torchrun`` takes ten; that their orders are equal is
-itself a test (``test_launchers.py``).
+itself a test (``tests/test_launchers.py``).
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 # The fork server of Python before 3.13 does not take over sys.path, and passes over a module that it cannot import.
-os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+ROOT = str(Path(__file__).parents[1])
+os.environ["PYTHONPATH"] = os.pathsep.join([ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["training"])
+CONTEXT.set_forkserver_preload(["conformance.runs"])
 TIMEOUT = 120  # seconds for all ranks of one run
 
 
