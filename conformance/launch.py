@@ -11,6 +11,7 @@ import os
 import pickle
 import socket
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 ROOT = str(Path(__file__).parents[1])
 os.environ["PYTHONPATH"] = os.pathsep.join([ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["conformance.runs"])
+CONTEXT.set_forkserver_preload(["conformance.matrix"])
 TIMEOUT = 120  # seconds for all ranks of one run
 
 
@@ -28,12 +29,19 @@ class RankFailed(RuntimeError):
     """A rank ended otherwise than expected. No assertion: with ``--pristine``, a crash proves nothing of an order."""
 
 
-def run_ranks(world_size: int, function: Callable[..., Any], *args: Any, exitcode: int = 0) -> list[Any]:
+class RanksHang(RankFailed):
+    """Ranks had not ended in time."""
+
+
+def run_ranks(
+    world_size: int, function: Callable[..., Any], *args: Any, exitcode: int = 0, timeout: float = TIMEOUT
+) -> list[Any]:
     """
     Call ``function(*args)`` in each of ``world_size`` gloo processes and return what each one returned, by rank.
 
     Raises:
-        RankFailed: If a rank ends with another status than ``exitcode`` (negative: a signal), or not in time.
+        RankFailed: If a rank ends with another status than ``exitcode`` (negative: a signal).
+        RanksHang: If not all have ended after ``timeout`` seconds.
     """
     with tempfile.TemporaryDirectory() as folder:
         environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(world_size)}
@@ -44,7 +52,7 @@ def run_ranks(world_size: int, function: Callable[..., Any], *args: Any, exitcod
         for process in ranks:
             process.start()
         try:
-            _join(ranks, folder, exitcode)
+            _join(ranks, folder, exitcode, timeout)
         finally:
             for process in ranks:
                 process.kill()
@@ -67,11 +75,11 @@ def _rank(folder: str, environment: dict[str, str], rank: int, function: Callabl
         raise SystemExit(1) from None
 
 
-def _join(ranks: list[Any], folder: str, exitcode: int) -> None:
+def _join(ranks: list[Any], folder: str, exitcode: int, timeout: float) -> None:
     """Wait for all ranks; the first that fails ends the wait, since the others then wait for it."""
     pending = dict(enumerate(ranks))
-    deadline = TIMEOUT / 0.05
-    while pending and deadline:
+    deadline = time.monotonic() + timeout
+    while pending and time.monotonic() < deadline:
         for rank, process in list(pending.items()):
             process.join(0.05 / len(pending))
             if process.exitcode is None:
@@ -81,9 +89,8 @@ def _join(ranks: list[Any], folder: str, exitcode: int) -> None:
                 error = Path(folder, f"{rank}.error")
                 reason = error.read_text() if error.exists() else "no traceback"
                 raise RankFailed(f"rank {rank} ended with status {process.exitcode}, not {exitcode}:\n{reason}")
-        deadline -= 1
     if pending:
-        raise RankFailed(f"ranks {sorted(pending)} had not ended after {TIMEOUT} s")
+        raise RanksHang(f"ranks {sorted(pending)} had not ended after {timeout:.0f} s")
 
 
 def _free_port() -> int:

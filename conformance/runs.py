@@ -74,7 +74,7 @@ class Run:
     trainer: Any = None  # a function (run, arguments, dataset) -> trainer; by default a SentenceTransformerTrainer
     stop_after: int | None = None  # optimizer steps, then a checkpoint and an orderly end
     kill_after: int | None = None  # optimizer steps, then SIGKILL
-    resume: bool = False
+    resume: bool | str = False  # from the last checkpoint in the folder, or from the one named
     reseed: bool = False  # another global seed on each rank, between building the trainer and train()
     calls: int = 1  # of train()
 
@@ -140,6 +140,7 @@ class FixedShapes:
         self.valid_label_columns = collator.valid_label_columns
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Collate, and pad or cut to the one shape."""
         batch = {name: value for name, value in self.collator(rows).items() if isinstance(value, torch.Tensor)}
         return {name: value if value.dim() == 1 else self._fixed(value) for name, value in batch.items()}
 
@@ -173,6 +174,7 @@ class OwnLoaderTrainer(SentenceTransformerTrainer):
     """Overrides the loader with what the released trainer does."""
 
     def get_train_dataloader(self) -> Any:
+        """Prepare the loader with accelerate alone."""
         self.accelerator.even_batches = False
         loader = self._build_dataloader(self.train_dataset, self.args.train_batch_size, dataset_kind="train")
         return self.accelerator.prepare(loader)
@@ -241,6 +243,7 @@ class WrittenByAUser(BatchSampler):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
+        """Take the epoch that the next pass belongs to."""
         self.epoch = epoch
 
     def __iter__(self) -> Any:

@@ -1,0 +1,76 @@
+"""Watch a run: what ``runs.train`` records, and besides where epochs begin, and how long the dataloader is.
+
+Nothing of the run changes but that it may write checkpoints. Cost: one pass through the dataloader after the last
+step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from transformers import TrainerCallback
+
+from conformance.properties import Record
+from conformance.runs import Run, sentence_transformer_trainer, train
+
+MIDDLE = 2
+"""Steps into an epoch at which a run is cut there."""
+
+
+def observe(run: Run, whole: bool = False) -> Record:
+    """
+    Train as told; to be called in each rank. Without gradient accumulation: a step is a batch.
+
+    Args:
+        run: What to train, and how.
+        whole: Whether to write a checkpoint at each place that :func:`cuts` names, and to read the dataloader to its
+            end after the last step.
+    """
+    watch = _Watch(checkpoints=whole)
+
+    def build(watched: Run, arguments: dict[str, Any], dataset: Any) -> Any:
+        trainer = (run.trainer or sentence_transformer_trainer)(run, arguments, dataset)
+        trainer.add_callback(watch)
+        return trainer
+
+    steps = train(replace(run, trainer=build))
+    promised = _length(watch.dataloader) if whole else None
+    yielded = None if promised is None else sum(1 for _ in watch.dataloader)
+    return Record(steps, tuple(watch.starts), promised, yielded)
+
+
+def _length(dataloader: Any) -> int | None:
+    """A loader over a dataset without a length has the method, and it raises."""
+    try:
+        return len(dataloader)
+    except TypeError:
+        return None
+
+
+def cuts(record: Record) -> dict[str, int]:
+    """The steps after which a run can be resumed: in the middle of epoch 0, at its end, in the middle of epoch 1."""
+    first, second = record.starts[:2]
+    return {"in epoch 0": first + MIDDLE, "after epoch 0": second, "in epoch 1": second + MIDDLE}
+
+
+class _Watch(TrainerCallback):
+    def __init__(self, checkpoints: bool) -> None:
+        self.checkpoints = checkpoints
+        self.starts: list[int] = []
+        self.before = 0
+        self.dataloader: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Also comes again when a run starts anew with a smaller batch."""
+        self.dataloader, self.before, self.starts = kwargs["train_dataloader"], state.global_step, []
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.starts.append(state.global_step - self.before)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        middle = state.global_step - self.before - self.starts[-1] == MIDDLE
+        control.should_save |= self.checkpoints and middle and len(self.starts) <= 2
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_save |= self.checkpoints and len(self.starts) == 1
