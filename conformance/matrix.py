@@ -53,7 +53,7 @@ def judge(scenario: Scenario, model: str, folder: Path, limit: float = LIMIT) ->
     """
     lacking = scenario.needs()
     if lacking:
-        return Row(scenario.name, scenario.title, dict.fromkeys(scenario.properties, Cell(NOT_APPLICABLE, lacking)))
+        return Row(scenario.name, scenario.title, dict.fromkeys(scenario.applicable(), Cell(NOT_APPLICABLE, lacking)))
     trial = _Trial(scenario, model, folder, time.monotonic() + limit)
     start = time.monotonic()
     cells = trial.seeds() if scenario.properties == (SEEDS,) else trial.cells()

@@ -31,10 +31,10 @@ def observe(run: Run, whole: bool = False) -> Record:
 
     def build(watched: Run, arguments: dict[str, Any], dataset: Any) -> Any:
         trainer = (run.trainer or sentence_transformer_trainer)(run, arguments, dataset)
-        trainer.add_callback(watch)
+        watch.over(trainer)
         return trainer
 
-    steps = train(replace(run, trainer=build))
+    steps = train(replace(run, trainer=build))[watch.tried :]
     promised = _length(watch.dataloader) if whole else None
     yielded = None if promised is None else sum(1 for _ in watch.dataloader)
     return Record(steps, tuple(watch.starts), promised, yielded)
@@ -58,12 +58,24 @@ class _Watch(TrainerCallback):
     def __init__(self, checkpoints: bool) -> None:
         self.checkpoints = checkpoints
         self.starts: list[int] = []
-        self.before = 0
+        self.steps = self.tried = self.before = 0
         self.dataloader: Any = None
 
+    def over(self, trainer: Any) -> None:
+        """Count the trainer's steps, and be told of its epochs."""
+        training_step = trainer.training_step
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.steps += 1
+            return training_step(*args, **kwargs)
+
+        trainer.training_step = counted
+        trainer.add_callback(self)
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Also comes again when a run starts anew with a smaller batch."""
-        self.dataloader, self.before, self.starts = kwargs["train_dataloader"], state.global_step, []
+        """Comes again where a run starts anew with a smaller batch; what was tried before is no part of it."""
+        self.dataloader, self.starts = kwargs["train_dataloader"], []
+        self.tried, self.before = self.steps, state.global_step
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.starts.append(state.global_step - self.before)

@@ -78,6 +78,12 @@ def stored(release: str) -> Results:
     return Results.from_json((FOLDER / f"{release}.json").read_text("utf-8"))
 
 
+def forked(release: str) -> Results:
+    """The results kept of the fork of a release."""
+    (path,) = FOLDER.glob(f"{release}+*.json")
+    return stored(path.stem)
+
+
 def store(results: Results) -> Path:
     """Keep the results of a stack."""
     path = FOLDER / f"{results.stack.release}.json"
