@@ -63,7 +63,7 @@ refresh: setup  ## write those commits, and edited own modules, back as the seri
 
 LINES := 5.7.0 3.3.1
 
-test-lines: $(addprefix test-line-,$(LINES))  ## the scenarios on the older lines, on their era's stacks, and on their pristine releases
+test-lines: $(addprefix test-line-,$(LINES)) test-line-5.7.0-newest  ## the scenarios on the older lines, on their era's stacks, and on their pristine releases
 
 # What transformers 4 needs to load a checkpoint of its own; the tests wrote it.
 test-line-%: export TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD := 1
@@ -72,6 +72,12 @@ test-line-%: build/lines/%/.ready
 	build/lines/$*/bin/python -m pytest tests/scenarios.py \
 		patches/sentence-transformers/$*/build/sentence-transformers-$*/tests
 	PYTHONPATH=build/lines/$*/pristine build/lines/$*/bin/python -m pytest --pristine tests/scenarios.py
+
+# 5.7.0 is for transformers 5.x alike: once more, among the packages that the fork itself is tested with.
+test-line-5.7.0-newest: setup
+	rm -rf build/lines/5.7.0-newest
+	$(BIN)/python -m pip install -q --no-deps --target build/lines/5.7.0-newest ./patches/sentence-transformers/5.7.0
+	PYTHONPATH=build/lines/5.7.0-newest $(BIN)/python -m pytest tests/scenarios.py
 
 .PRECIOUS: build/lines/%/.ready
 .SECONDEXPANSION:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
-from toy_queue import ROOT
+from toy_queue import ROOT, copy_checkout, run
 
 from patchqueue.rules import check
 from patchqueue.series import Line
@@ -78,3 +80,64 @@ def test_every_line_is_in_make_test_lines() -> None:
     """A line that no command tests is none."""
     (listed,) = re.findall(r"^LINES := (.+)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     assert set(listed.split()) == set(LINES)
+
+
+TAG = "v6.2.0-epoch.1"
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkout as a repository of its own, tagged as a release is."""
+    folder = copy_checkout(tmp_path_factory.mktemp("lines") / "repository", patches=True)
+    person = ("-c", "user.name=A", "-c", "user.email=a@b")
+    for args in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"], ["tag", TAG]):
+        run(folder, "git", *person, *args)
+    return folder
+
+
+def address(repository: Path, line: Line) -> str:
+    """What the README says to install for a line of that repository."""
+    folder = line.series.relative_to(ROOT).as_posix()
+    return f"sentence-transformers @ git+file://localhost{repository}@{TAG}#subdirectory={folder}"
+
+
+def installers(folder: Path) -> dict[str, tuple[str, ...]]:
+    """The commands that install into a new virtual environment in `folder`, by the tool."""
+    run(folder, sys.executable, "-m", "venv", "--without-pip", "venv")
+    python = str(folder / "venv" / "bin" / "python")
+    return {
+        "pip": (sys.executable, "-m", "pip", "--python", python, "install"),
+        "uv": (sys.executable, "-m", "uv", "pip", "install", "--python", python),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["pip", "uv"])
+@pytest.mark.parametrize("release", LINES)
+def test_a_line_installs_by_its_folder_and_direct_url_names_it(
+    release: str, tool: str, repository: Path, tmp_path: Path
+) -> None:
+    """The README's address gives that line, and what is installed says which commit and which line it is."""
+    line = LINES[release]
+    run(tmp_path, *installers(tmp_path)[tool], "--no-deps", address(repository, line))
+    (found,) = (tmp_path / "venv" / "lib").glob("python*/site-packages/sentence_transformers-*.dist-info")
+    assert found.name == f"sentence_transformers-{release}+{line.local_version}.dist-info"
+    said = json.loads((found / "direct_url.json").read_text("utf-8"))
+    assert said["subdirectory"] == line.series.relative_to(ROOT).as_posix()
+    assert said["vcs_info"]["commit_id"] == run(repository, "git", "rev-parse", "HEAD").stdout.strip()
+    frozen = run(tmp_path, sys.executable, "-m", "pip", "--python", str(tmp_path / "venv/bin/python"), "freeze").stdout
+    assert frozen.endswith(f"@{said['vcs_info']['commit_id']}#subdirectory={said['subdirectory']}\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("release", LINES)
+def test_a_lock_file_names_the_line(release: str, repository: Path, tmp_path: Path) -> None:
+    """uv's and the standard's lock files pin the commit and the folder."""
+    (tmp_path / "wanted.in").write_text(address(repository, LINES[release]))
+    lock = (sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-deps", "wanted.in", "--output-file")
+    commit = run(repository, "git", "rev-parse", "HEAD").stdout.strip()
+    folder = LINES[release].series.relative_to(ROOT).as_posix()
+    for name in ("requirements.txt", "pylock.toml"):
+        run(tmp_path, *lock, name)
+        locked = (tmp_path / name).read_text("utf-8")
+        assert commit in locked and folder in locked
