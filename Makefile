@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick test-pristine bench check unpack refresh test-lines outlook clean
+.PHONY: help setup demo test quick test-pristine conformance conformance-pristine bench check unpack refresh test-lines outlook clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -43,7 +43,13 @@ quick: setup  ## the fast tests
 	$(BIN)/python -m pytest -m "not slow" tests $(SCRATCH)/tests
 
 test-pristine: setup  ## show that every test of a defect fails on the pristine release
-	PYTHONPATH=$(PRISTINE) $(BIN)/python -m pytest --pristine tests/test_epochs.py
+	PYTHONPATH=$(PRISTINE) $(BIN)/python -m pytest --pristine tests/test_epochs.py tests/test_matrix.py
+
+conformance: setup  ## the matrix of launch modes by promises, on the fork; ARGS="--scenario ddp --json FILE"
+	$(BIN)/python -m conformance $(ARGS)
+
+conformance-pristine: setup  ## the same on the pristine release
+	PYTHONPATH=$(PRISTINE) $(BIN)/python -m conformance $(ARGS)
 
 bench: setup  ## planned batches against no_duplicates_hashed and plain shuffling; FULL=1 goes to 100 million rows
 	$(BIN)/python benchmarks/bench_planning.py $(if $(FULL),--full)
@@ -63,21 +69,21 @@ refresh: setup  ## write those commits, and edited own modules, back as the seri
 
 LINES := 5.7.0 3.3.1
 
-test-lines: $(addprefix test-line-,$(LINES)) test-line-5.7.0-newest  ## the scenarios on the older lines, on their era's stacks, and on their pristine releases
+test-lines: $(addprefix test-line-,$(LINES)) test-line-5.7.0-newest  ## the matrix on the older lines, on their era's stacks, and on their pristine releases
 
 # What transformers 4 needs to load a checkpoint of its own; the tests wrote it.
 test-line-%: export TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD := 1
 test-line-%: build/lines/%/.ready
 	build/lines/$*/bin/python -m patchqueue unpack sentence-transformers/$*
-	build/lines/$*/bin/python -m pytest tests/scenarios.py \
+	build/lines/$*/bin/python -m pytest tests/test_matrix.py \
 		patches/sentence-transformers/$*/build/sentence-transformers-$*/tests
-	PYTHONPATH=build/lines/$*/pristine build/lines/$*/bin/python -m pytest --pristine tests/scenarios.py
+	PYTHONPATH=build/lines/$*/pristine build/lines/$*/bin/python -m pytest --pristine tests/test_matrix.py
 
 # 5.7.0 is for transformers 5.x alike: once more, among the packages that the fork itself is tested with.
 test-line-5.7.0-newest: setup
 	rm -rf build/lines/5.7.0-newest
 	$(BIN)/python -m pip install -q --no-deps --target build/lines/5.7.0-newest ./patches/sentence-transformers/5.7.0
-	PYTHONPATH=build/lines/5.7.0-newest $(BIN)/python -m pytest tests/scenarios.py
+	PYTHONPATH=build/lines/5.7.0-newest $(BIN)/python -m pytest tests/test_matrix.py
 
 .PRECIOUS: build/lines/%/.ready
 .SECONDEXPANSION:
@@ -91,7 +97,7 @@ build/lines/%/.ready: requirements/lines/%.txt $$(wildcard patches/sentence-tran
 	@touch $@
 
 outlook:  ## the newest published packages, unpatched: is the fork still needed? 0 keep the pin, 1 drop it, 2 unknown
-	$(PYTHON) tests/outlook.py
+	$(PYTHON) -m tests.outlook
 
 clean:  ## remove everything that set-up made
 	rm -rf build dist patches/*/*/build $(VENV)

@@ -6,6 +6,7 @@ itself a test (``tests/test_launchers.py``).
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -63,6 +64,7 @@ def run_ranks(
 
 def _rank(folder: str, environment: dict[str, str], rank: int, function: Callable[..., Any], args: Any) -> None:
     os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank), OMP_NUM_THREADS="1")
+    gc.freeze()  # what was imported before the fork stays; to look through it in each collection takes half of the run
     multiprocessing.set_start_method("fork", force=True)  # for a loader's workers, as in a script that torchrun starts
     if environment["WORLD_SIZE"] == "1":
         for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_RANK"):

@@ -38,6 +38,12 @@ class Record:
         return [self.steps[start:end] for start, end in zip(self.starts, [*self.starts[1:], len(self.steps)])]
 
 
+def epochs_of(steps: Steps, epochs: int) -> list[Steps]:
+    """The steps of a whole run of epochs of one length, by epoch."""
+    length = len(steps) // epochs
+    return [steps[epoch * length : (epoch + 1) * length] for epoch in range(epochs)]
+
+
 Ranks = Sequence[Record]
 """A run: the records of its processes, by rank."""
 

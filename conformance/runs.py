@@ -22,6 +22,7 @@ from torch import nn
 from torch.utils.data import BatchSampler
 from transformers import AutoTokenizer, BertConfig, BertModel, TrainerCallback
 
+from conformance.properties import Steps
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 
 try:
@@ -54,8 +55,6 @@ LOCALES = ("de", "fr", "es", "it", "pt", "nl", "sv", "pl", "cs", "tr", "fi", "hu
 torch.serialization.register_package(
     100, lambda storage: None, lambda storage, location: storage if location.startswith("cpu:") else None
 )
-
-Steps = list[list[int]]
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,7 @@ def needs_trainer(name: str) -> Callable[[], str]:
 
 def needs_planned() -> str:
     """The fork's own sampler."""
-    from sentence_transformers.training_args import BatchSamplers
-
-    known = any(sampler.value == "no_duplicates_planned" for sampler in BatchSamplers)
+    known = "no_duplicates_planned" in trainers.batch_samplers()
     return "" if known else "this release has no batch sampler no_duplicates_planned"
 
 
@@ -105,7 +103,7 @@ SCENARIOS = (
         2,
         {"accelerator": DISPATCH, "trainer": trainers.as_collated_trainer},
     ),
-    Scenario("auto-batch-size", "`auto_find_batch_size`", 1, SMALL_MEMORY),
+    Scenario("auto-batch-size", "`auto_find_batch_size`, one process", 1, SMALL_MEMORY),
     Scenario(
         "iterable",
         "`IterableDataset`, one process",
@@ -179,6 +177,6 @@ SCENARIOS = (
         resumed_on=(1, 16),
         properties=tuple(RESUMES.values()),
     ),
-    Scenario("data-seed", "`data_seed` with `no_duplicates`", 1, properties=(SEEDS,)),
+    Scenario("data-seed", "`data_seed` with `no_duplicates`, one process", 1, properties=(SEEDS,)),
 )
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}

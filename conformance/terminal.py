@@ -48,7 +48,7 @@ def show(results: Results, console: Console) -> None:
 
 
 def _table(results: Results) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
     table.add_column("scenario", no_wrap=True, vertical="bottom")
     for name in PROPERTIES:
         table.add_column("\n".join(name.split(" ", 2)), justify="center", no_wrap=True)

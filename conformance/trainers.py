@@ -15,6 +15,13 @@ FITS = 8
 """Rows of a batch that have room in the memory of :func:`small_memory_trainer`."""
 
 
+def batch_samplers() -> set[str]:
+    """The names that the training arguments take for a batch sampler."""
+    from sentence_transformers.training_args import BatchSamplers
+
+    return {sampler.value for sampler in BatchSamplers}
+
+
 def as_collated_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> Any:
     """Dispatches what the collator makes: strings beside tensors, and texts as long as they are."""
     return runs.sentence_transformer_trainer(replace(run, accelerator={}), arguments, dataset)

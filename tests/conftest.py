@@ -14,13 +14,10 @@ import pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--pristine``: the release is under test, and every test of a defect must fail on it."""
     parser.addoption("--pristine", action="store_true", help="every test of a defect must fail: no fork is installed")
-    parser.addoption("--as-is", action="store_true", help="test what is installed, fork or release")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With ``--pristine``, only tests of defects run, and one that passes is a failure."""
-    if config.getoption("as_is"):
-        return
     forked = "+epoch" in importlib.metadata.version("sentence-transformers")
     if not config.getoption("pristine"):
         if not forked:

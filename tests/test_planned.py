@@ -10,42 +10,29 @@ import pytest
 
 from conformance import runs
 from conformance.launch import RankFailed, run_ranks
-from conformance.runs import Run, Steps, continued, train
+from conformance.properties import Steps, epochs_of
+from conformance.runs import Run, continued, train
+from conformance.scenarios import BY_NAME
 from sentence_transformers.base.planned import PlannedNoDuplicatesBatchSampler
 
 ROWS, EPOCHS = 107, 2  # no batch size below divides the rows
-LAUNCHES: dict[str, tuple[int, dict[str, Any]]] = {
-    "single": (1, {}),
-    "ddp": (2, {}),
-    "ddp on 3": (3, {}),
-    "even_batches": (2, {"even_batches": True}),
-    "split": (2, {"split_batches": True}),
-    "dispatch": (2, {"dispatch_batches": True}),
-    "dispatch, split": (2, {"dispatch_batches": True, "split_batches": True}),
-}
+LAUNCHES = ["single", "ddp", "ddp-3", "even_batches", "split", "dispatch", "dispatch-split"]
 
 
 def launched(launch: str, folder: Path, model: str, across: bool | None, **changes: Any) -> tuple[int, Run]:
     """The number of processes, and the run of each, with batches planned across devices or not."""
-    world_size, accelerator = LAUNCHES[launch]
+    scenario = BY_NAME["ddp" if launch == "even_batches" else launch]
     arguments = {"plan_across_devices": across, **changes.pop("arguments", {})}
-    run = Run(
-        str(folder),
-        model,
-        rows=(ROWS,),
-        epochs=EPOCHS,
-        sampler="no_duplicates_planned",
-        accelerator=accelerator,
-        arguments=arguments,
-    )
-    return world_size, replace(run, **changes)
+    settings = {"rows": (ROWS,), "epochs": EPOCHS, "sampler": "no_duplicates_planned", "arguments": arguments}
+    if launch == "even_batches":
+        settings["accelerator"] = {"even_batches": True}
+    return scenario.world_size, replace(scenario.run(str(folder), model), **{**settings, **changes})
 
 
 def steps_of(ranks: list[Steps], epoch: int, epochs: int = EPOCHS) -> list[list[list[int]]]:
     """The batches of all ranks, by step, of one epoch; the ranks take equal numbers of steps."""
     assert len({len(steps) for steps in ranks}) == 1
-    length = len(ranks[0]) // epochs
-    return [list(step) for step in zip(*(steps[epoch * length : (epoch + 1) * length] for steps in ranks))]
+    return [list(step) for step in zip(*(epochs_of(steps, epochs)[epoch] for steps in ranks))]
 
 
 def joined(parts: list[list[Any]]) -> list[Any]:
@@ -142,7 +129,7 @@ def test_drop_last_is_the_users_choice(drop_last: bool, tmp_path: Path, model: s
 @pytest.mark.parametrize("across", [True, False], ids=["across devices", "each device"])
 def test_a_last_step_of_few_rows_leaves_no_rank_idle(rows: int, across: bool, tmp_path: Path, model: str) -> None:
     """With one row too many for whole steps, the ranks still have a row each, and all rows are used."""
-    world_size, run = launched("ddp on 3", tmp_path, model, across, rows=(rows,), batch_size=4)
+    world_size, run = launched("ddp-3", tmp_path, model, across, rows=(rows,), batch_size=4)
     ranks = run_ranks(world_size, train, run)
     for epoch in range(EPOCHS):
         steps = steps_of(ranks, epoch)
@@ -169,7 +156,7 @@ def test_several_datasets_have_exact_lengths(
             assert sorted(seen) == list(range(sum(sizes)))
 
 
-@pytest.mark.parametrize(("launch", "batch_size"), [("split", 6), ("split", 2), ("ddp on 3", 6)])
+@pytest.mark.parametrize(("launch", "batch_size"), [("split", 6), ("split", 2), ("ddp-3", 6)])
 def test_any_size_that_the_processes_divide_can_be_split(
     launch: str, batch_size: int, tmp_path: Path, model: str
 ) -> None:
@@ -213,6 +200,6 @@ def test_a_split_that_is_not_even_is_refused(tmp_path: Path, model: str) -> None
 @pytest.mark.parametrize("across", [True, False], ids=["across devices", "each device"])
 def test_fewer_rows_than_processes_are_refused(across: bool, tmp_path: Path, model: str) -> None:
     """Two rows are too few for three processes."""
-    _, run = launched("ddp on 3", tmp_path, model, across, rows=(2,))
+    _, run = launched("ddp-3", tmp_path, model, across, rows=(2,))
     with pytest.raises(RankFailed, match="2 rows without duplicates cannot be shared by 3 processes"):
         run_ranks(3, train, run)
