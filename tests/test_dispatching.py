@@ -53,6 +53,16 @@ def test_dispatched_batches_are_those_of_a_sharded_run(case: str, tmp_path: Path
     assert len(sharded[0]) > 1
 
 
+@DEFECT
+def test_a_dispatched_evaluation_counts_each_row_once(tmp_path: Path, model: str) -> None:
+    """Five batches for two processes: the loss before the first step is that of an evaluation on one process."""
+    run = Run(str(tmp_path), model, rows=(16,), trainer=dispatching.evaluating_first_trainer)
+    (alone,) = ran(attempt(1, run))
+    dispatched = ran(attempt(2, Run(**{**vars(run), "accelerator": {"dispatch_batches": True}})))
+    losses = [rank[-1]["evaluations"][0] for rank in dispatched]
+    assert losses == [pytest.approx(alone[-1]["evaluations"][0], rel=1e-6)] * 2
+
+
 @pytest.mark.slow
 @DEFECT
 @pytest.mark.parametrize("case", STREAMS)

@@ -11,15 +11,14 @@ types, shapes, order of keys, whatever it holds beside tensors. Batches of a ste
 and sizes. ``skip_first_batches``, ``set_epoch`` and ``gather_for_metrics`` work as they do for accelerate's loader,
 since it is that loader; a batch that is skipped is a step.
 
-A last step that has not a batch for each process is cut so that each process gets rows, none of them twice; with fewer
-rows than processes, some get the first ones again. (``drop_last`` leaves such a step out before it comes here.)
+Where the last step has not a batch for each process, and is not left out by ``drop_last``, the other processes get its
+first batch again. ``gather_for_metrics`` does not count it, and so counts each row of an evaluation once.
 
 Cost: what accelerate's dispatching costs, and a copy of each batch. Every process receives the parts of all. Beside
 tensors, objects are pickled, as accelerate does with a batch's structure. With an ``IterableDataset``, a worker reads
 a whole step at a time, as it does where accelerate shards it row by row.
 
-Known bias: where the last step of an evaluation has fewer rows than processes, ``gather_for_metrics`` counts a row for
-each process.
+Known bias: where the last step of an evaluation has fewer rows than processes, a row is counted for each process.
 """
 
 from __future__ import annotations
@@ -57,15 +56,15 @@ def dispatch_whole_batches(dataloader: DataLoader[Any]) -> DataLoader[Any]:
     if num_processes == 1:
         return _undispatched(loader)
     if isinstance(base.dataset, IterableDataset):
-        size = base.batch_size if loader.split_batches else base.batch_size * num_processes
-        batching = {"dataset": base.dataset, "batch_size": size, "drop_last": base.drop_last}
-        collate = _StepCollator(base.collate_fn, num_processes)
+        step = base.batch_size if loader.split_batches else base.batch_size * num_processes
+        batching = {"dataset": base.dataset, "batch_size": step, "drop_last": base.drop_last}
+        collate = _StepCollator(base.collate_fn, num_processes, batch_size=ceil(step / num_processes))
     else:
         sampler = PartBatchSampler(base.batch_sampler, num_processes, loader.split_batches, loader._drop_last)
         batching = {"dataset": _Batches(base.dataset), "batch_sampler": sampler}
-        collate = _StepCollator(base.collate_fn)
+        collate = _StepCollator(base.collate_fn, num_processes)
     loader.base_dataloader = type(base)(collate_fn=collate, **batching, **_kept(base))
-    # A batch is a step, to be split, and each process has a part: no rows to fill it up with
+    # A batch is a step, to be split, in which each process has a part: there are no rows to be filled up
     loader.split_batches = loader._drop_last = True
     return dataloader
 
@@ -96,7 +95,7 @@ def _kept(base: DataLoader[Any]) -> dict[str, Any]:
 
 class PartBatchSampler(BatchSampler):
     """
-    The batches of all processes at each step, as a list of one batch for each.
+    The batches of all processes at each step, as a list of one batch for each. The last list may be shorter.
 
     Args:
         batch_sampler (BatchSampler): Yields the batches of single processes; or those to split; or, as a
@@ -114,25 +113,23 @@ class PartBatchSampler(BatchSampler):
             batch_sampler, split_batches, drop_last = batch_sampler.batch_sampler, False, batch_sampler.drop_last
         self.batch_sampler = batch_sampler
         self.num_processes = num_processes
+        self.split_batches = split_batches
         self.drop_last = drop_last
-        self._per_step = 1 if split_batches else num_processes
 
     def __iter__(self) -> Iterator[list[list[int]]]:  # type: ignore[override]
+        if self.split_batches:
+            for batch in self.batch_sampler:
+                yield [part for part in cut([batch], self.num_processes) if part]
+            return
         batches = iter(self.batch_sampler)
-        while step := list(islice(batches, self._per_step)):
-            if len(step) == self._per_step or not self.drop_last:
-                yield _parts(step, self.num_processes)
+        while step := list(islice(batches, self.num_processes)):
+            if len(step) == self.num_processes or not self.drop_last:
+                yield step
 
     def __len__(self) -> int:
         """The number of steps."""
-        steps = len(self.batch_sampler) / self._per_step
+        steps = len(self.batch_sampler) / (1 if self.split_batches else self.num_processes)
         return int(steps) if self.drop_last else ceil(steps)
-
-
-def _parts(batches: list[list[Any]], number: int) -> list[list[Any]]:
-    """As many batches as there are processes: of a step that has fewer, the longest are cut."""
-    parts = cut(batches, number)
-    return [part or parts[0] for part in parts]
 
 
 class _Batches(Dataset[Any]):
@@ -155,10 +152,18 @@ class _Batches(Dataset[Any]):
 class _StepCollator:
     """Collates each process's rows as they would be alone, and packs the batches as one step."""
 
-    def __init__(self, collate_fn: Callable[[list[Any]], Any], num_processes: int | None = None) -> None:
+    def __init__(
+        self, collate_fn: Callable[[list[Any]], Any], num_processes: int, batch_size: int | None = None
+    ) -> None:
         self.collate_fn = collate_fn
-        self.num_processes = num_processes  # by whom rows are shared that come in one list; else in one list each
+        self.num_processes = num_processes
+        self.batch_size = batch_size  # of each process, if the rows come in one list; else they come in one for each
 
     def __call__(self, rows: list[Any]) -> Step:
-        parts = rows if self.num_processes is None else _parts([rows], self.num_processes)
-        return pack([self.collate_fn(part) for part in parts], sum(map(len, parts)))
+        if self.batch_size is None:
+            parts = rows
+        else:
+            parts = [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
+        batches = [self.collate_fn(part) for part in parts]
+        batches += batches[:1] * (self.num_processes - len(batches))
+        return pack(batches, sum(map(len, parts)))
