@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -77,19 +78,20 @@ def after_shrinking(steps: Steps) -> Steps:
 def test_a_shrunk_run_is_a_run_of_that_size_and_so_is_its_resume(launch: str, tmp_path: Path, model: str) -> None:
     """After the shrink, rows are those of a run begun at the found size; resumed in epoch 1, it goes on in them."""
     world_size, run = run_of(launch, tmp_path / "shrunk", model)
-    shrunk = ranks_or_none(world_size, run)
-    assert shrunk is not None, "the run did not train"
     found = 12 if launch == "split" else FITS
     whole = run_ranks(world_size, train, replace(run, folder=str(tmp_path / "whole"), batch_size=found, trainer=None))
+    updates = len(whole[0]) // (2 if launch == "accumulating" else 1)
+    saving = {"save_strategy": "steps", "save_steps": updates // 2 + 3}
+    run = replace(run, arguments={**run.arguments, **saving})
+    shrunk = ranks_or_none(world_size, run)
+    assert shrunk is not None, "the run did not train"
     assert [after_shrinking(steps) for steps in shrunk] == whole
 
-    updates = len(whole[0]) // (2 if launch == "accumulating" else 1)
-    stop = updates // 2 + 3
-    interrupted = replace(run, folder=str(tmp_path / "cut"), stop_after=stop)
-    before = run_ranks(world_size, train, interrupted)
-    after = run_ranks(world_size, train, continued(interrupted))
-    assert [after_shrinking(one) + other for one, other in zip(before, after)] == whole
-    assert all(after)
+    checkpoint = f"checkpoint-{saving['save_steps']}"
+    shutil.copytree(Path(run.folder, checkpoint), tmp_path / "resumed" / checkpoint)
+    rest = run_ranks(world_size, train, continued(replace(run, folder=str(tmp_path / "resumed"))))
+    assert [steps[-len(last) :] for steps, last in zip(whole, rest)] == rest
+    assert all(0 < len(last) < len(steps) // 2 for steps, last in zip(whole, rest))
 
 
 def auto_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> Any:

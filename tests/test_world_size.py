@@ -18,6 +18,7 @@ from training import Run, Steps, continued, train
 DEFECT = pytest.mark.defect
 ROWS, GLOBAL_BATCH, EPOCHS = 100, 16, 3
 WHOLE_STEPS = ROWS // GLOBAL_BATCH  # of an epoch; the rest of 4 rows is a step of its own where one process takes it
+DONE = 2  # steps of epoch 1, when a run is stopped
 LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "2 × 8": (2, {"batch_size": 8}),
     "1 × 16": (1, {"batch_size": 16}),
@@ -45,15 +46,21 @@ def steps_of(layout: str, ranks: list[Steps], done: int = 0) -> Steps:
     return [sorted(rows) for rows in batches]
 
 
+def epoch_of(layout: str) -> int:
+    """The number of steps of an epoch: on one process the rest is one, too."""
+    return WHOLE_STEPS + (layout != "2 × 8")
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, model: str) -> Any:
-    """Runs by layout, sampler and the step at which they stop, each made once: their folder, and their steps."""
+def whole(tmp_path_factory: pytest.TempPathFactory, model: str) -> Any:
+    """Uninterrupted runs by layout and sampler, made once, with a checkpoint in epoch 1; and their steps."""
 
     @cache
-    def make(layout: str, sampler: str, stop: int | None = None) -> tuple[Run, Steps]:
+    def make(layout: str, sampler: str) -> tuple[Run, Steps]:
         world_size, settings = LAYOUTS[layout]
         run = Run(str(tmp_path_factory.mktemp("run")), model, rows=(ROWS,), epochs=EPOCHS, sampler=sampler)
-        run = replace(run, trainer=distinct_trainer, stop_after=stop, **settings)
+        saving = {"save_strategy": "steps", "save_steps": epoch_of(layout) + DONE, **settings.get("arguments", {})}
+        run = replace(run, trainer=distinct_trainer, **{**settings, "arguments": saving})
         return run, steps_of(layout, run_ranks(world_size, train, run))
 
     return make
@@ -72,23 +79,18 @@ MOVES = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after", "sampler"), [pytest.param(*move, marks=DEFECT) for move in MOVES])
 def test_a_run_goes_on_with_another_number_of_processes(
-    before: str, after: str, sampler: str, made: Any, tmp_path: Path
+    before: str, after: str, sampler: str, whole: Any, tmp_path: Path
 ) -> None:
     """Stopped in epoch 1, it goes on in epoch 1, with the rows that it would have had, at each step that both have."""
-    in_epoch = [{"2 × 8": WHOLE_STEPS}.get(layout, WHOLE_STEPS + 1) for layout in (before, after)]
-    whole_before, whole_after = made(before, sampler)[1], made(after, sampler)[1]
+    (stopped, steps_before), (run, steps_after) = whole(before, sampler), whole(after, sampler)
     for epoch in range(EPOCHS):
-        one, other = (
-            steps[epoch * length :][:WHOLE_STEPS] for steps, length in zip((whole_before, whole_after), in_epoch)
-        )
-        assert one == other
+        one = steps_before[epoch * epoch_of(before) :][:WHOLE_STEPS]
+        assert one == steps_after[epoch * epoch_of(after) :][:WHOLE_STEPS]
 
-    done = 2  # steps of epoch 1
-    stopped, _ = made(before, sampler, in_epoch[0] + done)
-    shutil.copytree(stopped.folder, tmp_path, dirs_exist_ok=True)
-    world_size, settings = LAYOUTS[after]
-    run = replace(continued(stopped), folder=str(tmp_path), **{"arguments": {}, **settings})
-    assert steps_of(after, run_ranks(world_size, train, run), done) == whole_after[in_epoch[1] + done :]
+    checkpoint = f"checkpoint-{epoch_of(before) + DONE}"
+    shutil.copytree(Path(stopped.folder, checkpoint), tmp_path / checkpoint)
+    ranks = run_ranks(LAYOUTS[after][0], train, continued(replace(run, folder=str(tmp_path))))
+    assert steps_of(after, ranks, DONE) == steps_after[epoch_of(after) + DONE :]
 
 
 def test_no_duplicates_agrees_where_a_step_holds_no_value_twice() -> None:
