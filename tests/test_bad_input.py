@@ -51,6 +51,14 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"batch_size": 1, "accelerator": {"split_batches": True, "dispatch_batches": True}},
         SPLIT,
     ),
+    "a setting that there is not": (
+        {"accelerator": {"split_batch": True}},
+        ("ValueError", "accelerator_config has no setting 'split_batch'", "split_batches"),
+    ),
+    "a setting that is elsewhere": (
+        {"accelerator": {"use_stateful_dataloader": True}},
+        ("ValueError", "'use_stateful_dataloader'", "trainer.accelerator.dataloader_config"),
+    ),
     "too few rows for a step": (
         {"rows": (10,)},
         ("ValueError", "10 rows", "one batch of 8 for each of 2 processes", "per_device_train_batch_size"),

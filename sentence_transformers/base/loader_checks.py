@@ -9,13 +9,39 @@ Cost: none.
 from __future__ import annotations
 
 from collections.abc import Sized
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
+from transformers.trainer_pt_utils import AcceleratorConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from sentence_transformers.base.training_args import BaseTrainingArguments
+
+
+_ELSEWHERE = {
+    "use_stateful_dataloader": "trainer.accelerator.dataloader_config.use_stateful_dataloader = True, before train()",
+}
+"""Settings of accelerate that a user may look for in ``accelerator_config``, and where they are."""
+
+
+def check_accelerator_config(config: Any) -> None:
+    """
+    Check that a dictionary holds settings that transformers passes on to accelerate, and no others.
+
+    Args:
+        config: The ``accelerator_config`` of training arguments, as the user gave it. Only a dictionary is checked.
+
+    Raises:
+        ValueError: If it has a key that is no such setting.
+    """
+    if not isinstance(config, dict):
+        return
+    known = [field.name for field in fields(AcceleratorConfig)]
+    for name in (name for name in config if name not in known):
+        way_out = f"set {_ELSEWHERE[name]}" if name in _ELSEWHERE else f"its settings are {', '.join(known)}"
+        raise ValueError(f"accelerator_config has no setting {name!r}: {way_out}.")
 
 
 def check_loader_settings(accelerator: Accelerator, args: BaseTrainingArguments, batch_size: int) -> None:
@@ -32,7 +58,10 @@ def check_loader_settings(accelerator: Accelerator, args: BaseTrainingArguments,
             there are none.
     """
     processes = accelerator.num_processes
-    if accelerator.split_batches and batch_size % processes:
+    # As in transformers: an accelerate before its parallelism_config has none. Where there is one, processes that
+    # share a model read the same batches, and accelerate counts them as one.
+    shards_models = getattr(accelerator, "parallelism_config", None) is not None
+    if accelerator.split_batches and batch_size % processes and not shards_models:
         lower = batch_size // processes * processes
         raise ValueError(
             f"accelerator_config={{'split_batches': True}} splits each batch over the processes, but {processes} "
