@@ -137,7 +137,7 @@ def evaluating_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> Sen
 def evaluating_first_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> SentenceTransformerTrainer:
     """Evaluates before the first step, on rows that two processes cannot share equally."""
     trainer = evaluating_trainer(run, {**arguments, "eval_on_start": True, "max_steps": 1}, dataset)
-    trainer.eval_dataset = training.names(20, first=1000)
+    trainer.eval_dataset = runs.names(20, first=1000)
     return trainer
 
 

@@ -68,7 +68,7 @@ class _PositionCallback(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         checkpoint = Path(str(args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
         # Elsewhere, in a hyperparameter search, no run is resumed
-        if not _passes_until_max_steps(state) or not checkpoint.is_dir():
+        if not passes_until_max_steps(state) or not checkpoint.is_dir():
             return
         position = Position.of(state, state.max_steps * args.gradient_accumulation_steps)
         content = {**position._asdict(), "num_processes": args.world_size}
@@ -87,14 +87,14 @@ def resumed_position(trainer: Trainer, counted: tuple[int, int], checkpoint: str
         checkpoint (str, optional): The folder that the run is resumed from.
     """
     args, state = trainer.args, trainer.state
-    if checkpoint is None or not state.global_step or not _passes_until_max_steps(state):
+    if checkpoint is None or not state.global_step or not passes_until_max_steps(state):
         return counted
     position = _read(Path(checkpoint), args)
     state.epoch = position.epoch + position.batches / (state.max_steps * args.gradient_accumulation_steps)
     return position.epoch, 0 if args.ignore_data_skip else position.batches
 
 
-def _passes_until_max_steps(state: TrainerState) -> bool:
+def passes_until_max_steps(state: TrainerState) -> bool:
     """Whether the training dataloader has no length; how transformers says so."""
     return state.num_train_epochs == sys.maxsize
 
