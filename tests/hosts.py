@@ -7,8 +7,8 @@
     python tests/hosts.py mend                  # plug it in again
     python tests/hosts.py down                  # end what runs on them, and remove them
 
-For example: ``python tests/hosts.py run torchrun --nnodes 2 --nproc-per-node 1 --rdzv-backend c10d --rdzv-endpoint
-host0:29500 examples/train.py --cpu``.
+For example: ``python tests/hosts.py run torchrun --nnodes 2 --nproc-per-node 1 --rdzv-endpoint host0:29500
+examples/train.py --cpu``. (``run`` tells torchrun its node rank; by hand, add ``--node-rank``.)
 
 Guarantee: nothing of the machine's own network is touched. Both ends of the cable are made inside the two namespaces,
 and no route leads out of them. Names hold the process that made them; whatever ends that process, the next set-up
@@ -217,8 +217,9 @@ def _undisturbed() -> Iterator[None]:
 
 
 def run(hosts: Hosts, command: list[str]) -> int:
-    """The command on both hosts; the first exit status that is not 0."""
-    both = [subprocess.Popen(hosts.command(host, command)) for host in (0, 1)]
+    """The command on both hosts, torchrun's node rank in its environment; the first exit status that is not 0."""
+    ranks = [{**os.environ, "PET_NODE_RANK": str(host)} for host in (0, 1)]
+    both = [subprocess.Popen(hosts.command(host, command), env=ranks[host]) for host in (0, 1)]
     return next(filter(None, [process.wait() for process in both]), 0)
 
 

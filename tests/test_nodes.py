@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -25,6 +26,8 @@ from hosts import Hosts, NoHosts, on_host, two_hosts
 from launch import run_ranks
 from training import Run, Steps, continued, train
 from transformers import TrainerCallback
+
+from sentence_transformers import SentenceTransformerTrainingArguments
 
 pytestmark = pytest.mark.slow
 DEFECT = pytest.mark.defect
@@ -124,6 +127,26 @@ def test_run_cut_off_from_the_other_host_continues_exactly(mode: str, pair: Host
     assert all(len(steps) == 2 * STEPS_IN_EPOCH for steps in whole)
     assert all(any(text in error for text in LOST) for error in errors), errors
     assert after == [steps[CHECKPOINT:] for steps in whole]
+
+
+def waits_for_the_other(folder: str) -> str:
+    """The error of a rank whose peer falls silent, with ``ddp_timeout=2``."""
+    SentenceTransformerTrainingArguments(folder, use_cpu=True, ddp_timeout=2, report_to="none")
+    if os.environ["RANK"] == "1":
+        time.sleep(6)
+        return ""
+    try:
+        torch.distributed.all_reduce(torch.ones(1))
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.defect
+def test_process_waits_for_another_as_long_as_ddp_timeout_says(tmp_path: Path) -> None:
+    """On CPU, too, the setting bounds the wait for a process that is gone."""
+    error, _ = run_ranks(2, waits_for_the_other, str(tmp_path))
+    assert "Timed out waiting 2000ms" in error
 
 
 # PyTorch's threads abort a process now and then that tears down around them; forked ranks end so, too.
