@@ -35,7 +35,7 @@ def init_cpu_process_group(use_cpu: bool, ddp_timeout: int) -> None:
     if not torch.distributed.is_available() or torch.distributed.is_initialized() or _mpi_is_preferred():
         return
     if ddp_timeout <= 0:
-        raise ValueError(f"ddp_timeout must be above 0 seconds, but is {ddp_timeout}. The default is {DEFAULT_TIMEOUT}.")
+        raise ValueError(f"ddp_timeout must be above 0 seconds, but is {ddp_timeout}. Leave it unset for 1800.")
     torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=ddp_timeout))
 
 
