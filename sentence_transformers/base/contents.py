@@ -5,9 +5,10 @@ order, and the same values in the same rows (but for a chance of 1 in 2¹²⁸).
 or has changed places with another is seen, wherever it is. Chunks, files or memory, cache folders, the fingerprint of
 ``datasets``, ``string`` or ``large_string`` do not count.
 
-Known bias: of more than ``GATHERED`` rows that an indices mapping orders (``shuffle``, ``filter``, ``select``), what is
-digested are the stored rows and the mapping, since gathering each row costs a thousand times as much. Such a dataset
-and its ``flatten_indices()`` are then told apart, though their rows are the same. The same script makes the same.
+Known bias: of more than ``GATHERED`` rows that an indices mapping orders (``shuffle``, ``filter``, ``select``), what
+is digested are the stored rows and the mapping, since gathering each row costs a thousand times as much. Such a
+dataset and its ``flatten_indices()`` are then told apart, though their rows are the same. The same script makes the
+same.
 
 What is digested: the stored values. A transform (``with_transform``), a format, and the files that a column of paths
 points to are not looked at. Rows of an ``IterableDataset`` cannot be digested without reading the stream to its end.
@@ -69,7 +70,7 @@ def _tables(dataset: Dataset) -> Iterator[Any]:
 
 
 def _pieces(array: Any) -> Iterator[Any]:
-    """The values of an array as bytes, the same for the same values: number of rows, which are null, and the others."""
+    """The values of an array as bytes: number of rows, which of them are null, and the others."""
     import pyarrow as pa
 
     if isinstance(array, pa.ChunkedArray):  # too long for a single array

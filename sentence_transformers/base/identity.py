@@ -1,8 +1,8 @@
 """What an order of batches is made from, kept in a checkpoint, and what has changed when a run goes on from there.
 
-Guarantee: :func:`read_identity` returns what :func:`write_identity` wrote, or says what is wrong with the file; the file
-appears under its name complete. :func:`changes` names everything that differs and decides the order. The number of
-processes does not, as long as they take the same rows in each step.
+Guarantee: :func:`read_identity` returns what :func:`write_identity` wrote, or says what is wrong with the file; the
+file appears under its name complete. :func:`changes` names everything that differs and decides the order. The number
+of processes does not, as long as they take the same rows in each step.
 
 Cost: one small file a checkpoint.
 """
