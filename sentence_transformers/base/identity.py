@@ -153,6 +153,8 @@ def described(sampler: Any) -> str:
     Of what its ``__init__`` takes, those are shown that it keeps under the same name, and that are plain values.
     The default sampler's batch size does not decide its order.
     """
+    if sampler is None:
+        return "none"
     cls = type(sampler)
     shown = [name for name in inspect.signature(cls.__init__).parameters if name not in _NOT_SHOWN]
     if cls.__iter__ is DefaultBatchSampler.__iter__:

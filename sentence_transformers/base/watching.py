@@ -121,8 +121,9 @@ class OrderWatch:
             return None
         batches = None if steps is None else steps * self.source.per_step
         if self._order is not None:
-            stop = len(self._order) if batches is None else batches * self.source.sampler.batch_size
-            self._digest.update(self._order[self._digest.rows : stop])
+            sampler = self.source.sampler
+            whole = len(sampler) if batches is None else min(batches, len(sampler))  # without a rest that is dropped
+            self._digest.update(self._order[self._digest.rows : whole * sampler.batch_size])
         while self._packed and (batches is None or self._taken < batches):
             self._digest.update_packed(self._packed.popleft())
             self._taken += 1
@@ -139,20 +140,20 @@ class OrderWatch:
         digest = self.take()
         return None if digest is None else digest.short()
 
-    def passing(self, sampler: Any, cls: type) -> Iterator[list[int]]:
-        """A pass over a sampler of class ``cls``; watched, if one is awaited."""
+    def passing(self, sampler: Any, cls: Any) -> Iterator[list[int]]:
+        """A pass over a sampler of class ``cls``; watched, if one is awaited when its first batch is asked for."""
         if not self._awaited or self.reason:
-            return iter(cls.__iter__(sampler))  # type: ignore[attr-defined]
+            yield from cls.__iter__(sampler)
+            return
         self._awaited = False
-        if cls.__iter__ in _DRAW_WHOLE:  # type: ignore[attr-defined]
+        if cls.__iter__ in _DRAW_WHOLE:
             order = sampler._draw_order()
             if isinstance(order, (torch.Tensor, np.ndarray)):
                 self._order = order
-                return iter(sampler._cut_order(order))
-        return self._looking_on(iter(cls.__iter__(sampler)), self._packed)  # type: ignore[attr-defined]
-
-    def _looking_on(self, batches: Iterator[list[int]], packed: deque[bytes]) -> Iterator[list[int]]:
-        for batch in batches:
+                yield from sampler._cut_order(order)
+                return
+        packed = self._packed
+        for batch in cls.__iter__(sampler):
             if not self.reason:
                 try:
                     packed.append(pack_rows(batch))
