@@ -53,8 +53,9 @@ conformance: setup  ## the matrix of launch modes by promises, on the fork; ARGS
 conformance-pristine: setup  ## the same on the pristine release
 	PYTHONPATH=$(PRISTINE) $(BIN)/python -m conformance $(ARGS)
 
-bench: setup  ## planned batches against no_duplicates_hashed and plain shuffling; FULL=1 goes to 100 million rows
+bench: setup  ## planned batches against no_duplicates_hashed and plain shuffling, fingerprints; FULL=1 goes to 100 million rows
 	$(BIN)/python benchmarks/bench_planning.py $(if $(FULL),--full)
+	$(BIN)/python benchmarks/bench_fingerprint.py
 
 check: setup  ## lint, types, and the patch queue
 	$(BIN)/python -m ruff check .

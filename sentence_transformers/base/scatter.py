@@ -61,7 +61,7 @@ def dispatch_whole_batches(dataloader: DataLoader[Any]) -> DataLoader[Any]:
         collate = _StepCollator(base.collate_fn, num_processes, batch_size=ceil(step / num_processes))
     else:
         sampler = PartBatchSampler(base.batch_sampler, num_processes, loader.split_batches, loader._drop_last)
-        batching = {"dataset": _Batches(base.dataset), "batch_sampler": sampler}
+        batching = {"dataset": DatasetOfBatches(base.dataset), "batch_sampler": sampler}
         collate = _StepCollator(base.collate_fn, num_processes)
     loader.base_dataloader = type(base)(collate_fn=collate, **batching, **_kept(base))
     # A batch is a step, to be split, in which each process has a part: there are no rows to be filled up
@@ -132,7 +132,7 @@ class PartBatchSampler(BatchSampler):
         return int(steps) if self.drop_last else ceil(steps)
 
 
-class _Batches(Dataset[Any]):
+class DatasetOfBatches(Dataset[Any]):
     """A dataset by batches: the item of a list of indices is the list of their rows."""
 
     def __init__(self, dataset: Any) -> None:
