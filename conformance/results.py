@@ -134,11 +134,11 @@ def summary(row: Row) -> str:
     for state, word in ((CRASHED, "crashes"), (HANGS, "hangs")):
         if set(states.values()) == {state}:
             return f"✗ {word}"
-    bad = [name for name in states if states[name] != RIGHT]
-    resumes = [name for name in bad if name in RESUMES.values()]
-    if len(resumes) == len(RESUMES):
-        resumes = ["resume"]
-    return f"✗ {', '.join([*(name for name in bad if name not in RESUMES.values()), *resumes])}"
+    bad = [name for name, state in states.items() if state != RIGHT and name not in RESUMES.values()]
+    places = [place for place, name in RESUMES.items() if states.get(name, RIGHT) != RIGHT]
+    if places:
+        bad.append("resume" if len(places) == len(RESUMES) else f"resume {', '.join(places)}")
+    return f"✗ {', '.join(bad)}"
 
 
 def update_readme(path: Path = README) -> bool:

@@ -77,6 +77,7 @@ def test_exit_status_tells_right_wrong_and_not_run(rows: tuple[Row, ...], status
         ({ORDER: WRONG, RANKS: RIGHT, RESUMES["in epoch 1"]: WRONG}, "✗ order, resume in epoch 1"),
         ({COVERAGE: WRONG, **dict.fromkeys(RESUMES.values(), WRONG)}, "✗ rows, resume"),
         ({ORDER: RIGHT, RESUMES["after epoch 0"]: CRASHED}, "✗ resume after epoch 0"),
+        ({RESUMES["in epoch 0"]: WRONG, RESUMES["in epoch 1"]: WRONG}, "✗ resume in epoch 0, in epoch 1"),
     ],
 )
 def test_a_row_is_summed_up_in_a_few_words(states: dict[str, str], said: str) -> None:
