@@ -57,8 +57,6 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         near = difflib.get_close_matches(unknown[0], by_name)
         parser.error(f"no scenario is named {unknown[0]!r}{f', but {near[0]!r} is' if near else ''}; see --list")
-    if options.store and options.scenario:
-        parser.error("--store keeps the whole matrix: leave --scenario out")
     return _run(options, [by_name[name] for name in options.scenario or by_name])
 
 
@@ -77,6 +75,7 @@ def _run(options: argparse.Namespace, scenarios: Sequence[Scenario]) -> int:
 
     from conformance import results, terminal
     from conformance.runs import small_model
+    from conformance.scenarios import BY_NAME
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     console = Console(stderr=options.markdown)
@@ -91,7 +90,7 @@ def _run(options: argparse.Namespace, scenarios: Sequence[Scenario]) -> int:
     if options.json:
         options.json.write_text(found.to_json(), "utf-8")
     if options.store:
-        console.print(f"Kept in conformance/results/{results.store(found).name}.")
+        console.print(f"Kept in conformance/results/{results.store(found, tuple(BY_NAME)).name}.")
     return found.status()
 
 
