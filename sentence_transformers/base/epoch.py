@@ -99,11 +99,11 @@ class _EpochCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         dataloader = kwargs["train_dataloader"]
-        # A loader without a length is one epoch to the trainer, as many steps as that may take.
-        steps = state.max_steps * args.gradient_accumulation_steps
         if has_length(dataloader):
             steps = len(dataloader) * self.sequence_parallel_size
-        self.next_epoch = state.global_step // max(ceil(steps / args.gradient_accumulation_steps), 1)
+            self.next_epoch = state.global_step // max(ceil(steps / args.gradient_accumulation_steps), 1)
+        else:  # the state alone knows how often the loader has been passed over
+            self.next_epoch = int(state.epoch or 0)
         if state.is_local_process_zero:
             _warn_of_epochless_shuffling(dataloader)
 
