@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from math import prod
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ from accelerate.data_loader import (
     DataLoaderShard,
     SkipBatchSampler,
     SkipDataLoader,
+    prepare_data_loader,
+    skip_first_batches,
 )
 from accelerate.state import PartialState
 from hypothesis import given
@@ -119,3 +123,98 @@ def test_depth_is_no_limit(depth: int) -> None:
     for _ in range(depth):
         chain = SkipBatchSampler(chain, 0)
     assert set_epoch(chain, 1) == [taker]
+
+
+class MpDeviceLoader:
+    """torch_xla's loader, which runs on XLA devices only: its attributes as of torch_xla 2.9."""
+
+    def __init__(self, loader: Any, device: Any, **kwargs: Any) -> None:
+        self._loader = loader
+        self._device = device
+        self._parallel_loader_kwargs = kwargs
+        self._parallel_loader = None
+
+    def __iter__(self) -> Any:
+        return iter(self._loader)
+
+
+class MpDeviceLoaderWrapper(MpDeviceLoader):
+    """accelerate's subclass, which it defines where torch_xla is installed."""
+
+    def __init__(self, dataloader: Any, device: Any) -> None:
+        super().__init__(dataloader, device)
+        self._rng_types = dataloader.rng_types
+        dataloader.rng_types = None
+        self.device = device
+
+    @property
+    def batch_sampler(self) -> Any:
+        return self._loader.batch_sampler
+
+    @property
+    def dataloader(self) -> Any:
+        return self._loader
+
+
+class UlyssesSPDataLoaderAdapter:
+    """DeepSpeed's loader under sequence parallelism, which needs a group of processes: its attributes as of 0.19.8."""
+
+    def __init__(self, dl: Any, sp_rank: int, sp_group: Any, sp_world_size: int, device: Any) -> None:
+        self.dl = dl
+        self.sp_rank = sp_rank
+        self.sp_group = sp_group
+        self.sp_world_size = sp_world_size
+        self.device = device
+        self.iter = iter(dl)
+        self.micro_batches: deque[Any] = deque()
+
+    def __iter__(self) -> Any:
+        return self
+
+
+class Mesh:
+    """A device mesh as accelerate asks it: its axes, and the size of each."""
+
+    def __init__(self, **sizes: int) -> None:
+        self.sizes = sizes
+        self.mesh_dim_names = tuple(sizes)
+
+    def __getitem__(self, name: str) -> Mesh:
+        return Mesh(**{name: self.sizes[name]})
+
+    def size(self) -> int:
+        (size,) = self.sizes.values()
+        return size
+
+
+def _shard(taker: Taker) -> DataLoaderShard:
+    return DataLoaderShard(ROWS, batch_sampler=BatchSamplerShard(taker, 2, 1))
+
+
+def _on_mesh(taker: Taker, **sizes: int) -> Any:
+    """The loader of the last of the processes of a mesh, as accelerate prepares it."""
+    processes = prod(sizes.values())
+    loader = DataLoader(ROWS, batch_sampler=taker)
+    return prepare_data_loader(
+        loader, num_processes=processes, process_index=processes - 1, torch_device_mesh=Mesh(**sizes)
+    )
+
+
+ELSEWHERE = {
+    "TPU": lambda taker: MpDeviceLoaderWrapper(_shard(taker), "xla:0"),
+    "TPU, resumed": lambda taker: MpDeviceLoaderWrapper(skip_first_batches(_shard(taker), 1), "xla:0"),
+    "DeepSpeed, sequence parallel": lambda taker: UlyssesSPDataLoaderAdapter(_shard(taker), 0, None, 2, "cpu"),
+    "data and tensor parallel": lambda taker: _on_mesh(taker, dp_shard=2, tp=2),
+    "data and context parallel": lambda taker: _on_mesh(taker, dp_replicate=2, cp=2),
+    "tensor parallel": lambda taker: _on_mesh(taker, tp=2),
+}
+"""Loaders that cannot run here, around loaders that can."""
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+def test_epoch_arrives_beneath_loaders_that_need_other_devices(where: str) -> None:
+    """Whatever device or mesh the loader is for, its batch sampler is told the epoch, and taken for one."""
+    taker = Taker()
+    told = set_epoch(ELSEWHERE[where](taker), 3)
+    assert set(taker.epochs) == {3}
+    assert sum(one is taker for one in told) == 1
