@@ -6,6 +6,7 @@ UPSTREAM := patches/sentence-transformers/6.2.0
 PRISTINE := build/pristine
 OWN := $(wildcard sentence_transformers/base/*.py)
 SCRATCH := build/sentence-transformers-6.2.0
+LINES := 5.7.0 3.3.1
 # The tests of defects: they import nothing of the fork.
 DEFECTS := $(addprefix tests/test_,$(addsuffix .py,epochs matrix dispatching iterable bad_input own_samplers shrinking stateful_loaders world_size nodes fsdp))
 
@@ -15,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick test-pristine conformance conformance-pristine bench check unpack refresh test-lines outlook clean
+.PHONY: help setup demo test quick test-pristine conformance conformance-pristine results bench check unpack refresh test-lines outlook clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -53,6 +54,19 @@ conformance: setup  ## the matrix of launch modes by promises, on the fork; ARGS
 conformance-pristine: setup  ## the same on the pristine release
 	PYTHONPATH=$(PRISTINE) $(BIN)/python -m conformance $(ARGS)
 
+# Exit status 1 says that something is wrong, which is a result to keep.
+KEEP := -m conformance --store || test $$? -eq 1
+
+results: setup $(addprefix results-line-,$(LINES))  ## measure the fork, its lines and their releases anew, keep the results, rewrite the README's table
+	$(BIN)/python $(KEEP)
+	PYTHONPATH=$(PRISTINE) $(BIN)/python $(KEEP)
+	$(BIN)/python -m conformance readme
+
+results-line-%: export TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD := 1
+results-line-%: build/lines/%/.ready
+	build/lines/$*/bin/python $(KEEP)
+	PYTHONPATH=build/lines/$*/pristine build/lines/$*/bin/python $(KEEP)
+
 bench: setup  ## planned batches against no_duplicates_hashed and plain shuffling, fingerprints; FULL=1 goes to 100 million rows
 	$(BIN)/python benchmarks/bench_planning.py $(if $(FULL),--full)
 	$(BIN)/python benchmarks/bench_fingerprint.py
@@ -69,8 +83,6 @@ unpack: setup  ## lay the release and the series out as commits under build/
 
 refresh: setup  ## write those commits, and edited own modules, back as the series
 	$(BIN)/python -m patchqueue refresh
-
-LINES := 5.7.0 3.3.1
 
 test-lines: $(addprefix test-line-,$(LINES)) test-line-5.7.0-newest  ## the matrix on the older lines, on their era's stacks, and on their pristine releases
 

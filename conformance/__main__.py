@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import importlib
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from conformance.stack import installed, missing
+
+if TYPE_CHECKING:
+    from conformance.scenarios import Scenario
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,7 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"The suite cannot run: pip install {' '.join(lacking)}", file=sys.stderr)
         return 2
     os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
-    by_name = importlib.import_module("conformance.scenarios").BY_NAME
+    try:
+        from conformance.scenarios import BY_NAME as by_name
+    except ImportError as error:
+        print(f"The suite cannot run: {error}", file=sys.stderr)
+        return 2
     if options.list:
         print("\n".join(f"{name:18}  {scenario.title}" for name, scenario in by_name.items()))
         return 0
@@ -49,8 +57,6 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         near = difflib.get_close_matches(unknown[0], by_name)
         parser.error(f"no scenario is named {unknown[0]!r}{f', but {near[0]!r} is' if near else ''}; see --list")
-    if options.store and options.scenario:
-        parser.error("--store keeps the whole matrix: leave --scenario out")
     return _run(options, [by_name[name] for name in options.scenario or by_name])
 
 
@@ -63,13 +69,19 @@ def _readme() -> int:
     return 0
 
 
-def _run(options: argparse.Namespace, scenarios: list[object]) -> int:
-    terminal, results = (importlib.import_module(f"conformance.{name}") for name in ("terminal", "results"))
-    runs = importlib.import_module("conformance.runs")
-    console = terminal.Console(stderr=options.markdown)
+def _run(options: argparse.Namespace, scenarios: Sequence[Scenario]) -> int:
+    from rich.console import Console
+    from transformers.utils.logging import disable_progress_bar
+
+    from conformance import results, terminal
+    from conformance.runs import small_model
+    from conformance.scenarios import BY_NAME
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    console = Console(stderr=options.markdown)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
-        model = runs.small_model(Path(folder, "model"))
+        model = small_model(Path(folder, "model"))
         rows = terminal.run(scenarios, model, Path(folder), options.limit, console)
     found = results.Results(installed(), tuple(rows), time.monotonic() - start)
     terminal.show(found, console)
@@ -78,8 +90,8 @@ def _run(options: argparse.Namespace, scenarios: list[object]) -> int:
     if options.json:
         options.json.write_text(found.to_json(), "utf-8")
     if options.store:
-        console.print(f"Kept in {results.store(found).relative_to(Path.cwd())}.")
-    return int(found.status())
+        console.print(f"Kept in conformance/results/{results.store(found, tuple(BY_NAME)).name}.")
+    return found.status()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,12 +60,6 @@ def judge(scenario: Scenario, model: str, folder: Path, limit: float = LIMIT) ->
     return Row(
         scenario.name, scenario.title, {name: cells[name] for name in scenario.applicable()}, time.monotonic() - start
     )
-
-
-def judge_all(scenarios: Sequence[Scenario], model: str, folder: Path, limit: float = LIMIT) -> Iterator[Row]:
-    """Judge scenarios one after the other."""
-    for scenario in scenarios:
-        yield judge(scenario, model, folder / scenario.name, limit)
 
 
 class _Trial:

@@ -55,7 +55,7 @@ def new_order(ranks: Ranks) -> str:
         if len(epochs) < 2:
             return f"rank {rank} began {len(epochs)} epoch, so that there is nothing to compare"
         for later, epoch in enumerate(epochs):
-            if epoch == sorted(epoch):
+            if epoch == sorted(map(sorted, epoch)):
                 return f"rank {rank} reads epoch {later} from first row to last, not shuffled"
             for earlier in range(later):
                 if epoch == epochs[earlier]:

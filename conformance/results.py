@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from conformance.cells import CRASHED, HANGS, NOT_APPLICABLE, PROPERTIES, RESUMES, RIGHT, WRONG, Cell, Row
@@ -84,9 +84,27 @@ def forked(release: str) -> Results:
     return stored(path.stem)
 
 
-def store(results: Results) -> Path:
-    """Keep the results of a stack."""
-    path = FOLDER / f"{results.stack.release}.json"
+def store(results: Results, scenarios: Sequence[str], folder: Path = FOLDER) -> Path:
+    """
+    Keep the results of a stack; rows that were not measured this time stay as they are.
+
+    Args:
+        results: What was measured.
+        scenarios: The names of all scenarios, in their order; rows of others are dropped.
+        folder: Where results are kept.
+
+    Raises:
+        ValueError: If the rows that would stay were measured on another stack.
+    """
+    path = folder / f"{results.stack.release}.json"
+    if {row.name for row in results.rows} < set(scenarios):
+        kept = Results.from_json(path.read_text("utf-8"))
+        if kept.stack.versions != results.stack.versions:
+            raise ValueError(
+                f"{path.name} was measured on {kept.stack}, not on {results.stack}: measure all scenarios anew"
+            )
+        rows = {row.name: row for row in (*kept.rows, *results.rows)}
+        results = replace(kept, rows=tuple(rows[name] for name in scenarios))
     path.write_text(results.to_json(), "utf-8")
     return path
 
@@ -134,11 +152,11 @@ def summary(row: Row) -> str:
     for state, word in ((CRASHED, "crashes"), (HANGS, "hangs")):
         if set(states.values()) == {state}:
             return f"✗ {word}"
-    bad = [name for name in states if states[name] != RIGHT]
-    resumes = [name for name in bad if name in RESUMES.values()]
-    if len(resumes) == len(RESUMES):
-        resumes = ["resume"]
-    return f"✗ {', '.join([*(name for name in bad if name not in RESUMES.values()), *resumes])}"
+    bad = [name for name, state in states.items() if state != RIGHT and name not in RESUMES.values()]
+    places = [place for place, name in RESUMES.items() if states.get(name, RIGHT) != RIGHT]
+    if places:
+        bad.append("resume" if len(places) == len(RESUMES) else f"resume {', '.join(places)}")
+    return f"✗ {', '.join(bad)}"
 
 
 def update_readme(path: Path = README) -> bool:

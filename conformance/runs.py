@@ -36,8 +36,11 @@ with suppress(ImportError):
     from sentence_transformers import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
 with suppress(ImportError):
     from sentence_transformers.sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss
-    from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 
+    try:
+        from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
+    except ImportError:
+        from sentence_transformers.sparse_encoder.models import SparseStaticEmbedding
     from sentence_transformers import SparseEncoder, SparseEncoderTrainer, SparseEncoderTrainingArguments
 with suppress(ImportError):
     from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss

@@ -137,7 +137,7 @@ SCENARIOS = (
         "cross-encoder-flag",
         "… `ddp_find_unused_parameters=False`",
         2,
-        {"trainer": getattr(runs, "cross_encoder_trainer", None)},
+        {"trainer": runs.cross_encoder_trainer},
         needs_trainer("CrossEncoder"),
     ),
     Scenario("sparse", "sparse encoder", 2, {"trainer": runs.sparse_encoder_trainer}, needs_trainer("SparseEncoder")),

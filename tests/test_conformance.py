@@ -55,6 +55,18 @@ def test_results_survive_json() -> None:
     assert Results.from_json(MEASURED.to_json()) == MEASURED
 
 
+def test_measuring_a_scenario_again_keeps_the_others(tmp_path: Path) -> None:
+    """Unless they were measured on another stack; a scenario that there is no more goes."""
+    names = ("bad", "good")
+    results.store(MEASURED, ("good", "bad", "down"), tmp_path)
+    mended = row("bad", order=RIGHT)
+    path = results.store(Results(STACK, (mended,), 3), names, tmp_path)
+    assert Results.from_json(path.read_text("utf-8")) == replace(MEASURED, rows=(mended, GOOD))
+    other = replace(STACK, versions={**STACK.versions, "accelerate": "3.0.0"})
+    with pytest.raises(ValueError, match=r"9\.8\.7\.json was measured on .* measure all scenarios anew"):
+        results.store(Results(other, (mended,), 3), names, tmp_path)
+
+
 def test_results_of_another_format_are_refused() -> None:
     """The message says what to do."""
     with pytest.raises(ValueError, match="format 0, not 1: measure them anew"):
@@ -77,6 +89,7 @@ def test_exit_status_tells_right_wrong_and_not_run(rows: tuple[Row, ...], status
         ({ORDER: WRONG, RANKS: RIGHT, RESUMES["in epoch 1"]: WRONG}, "✗ order, resume in epoch 1"),
         ({COVERAGE: WRONG, **dict.fromkeys(RESUMES.values(), WRONG)}, "✗ rows, resume"),
         ({ORDER: RIGHT, RESUMES["after epoch 0"]: CRASHED}, "✗ resume after epoch 0"),
+        ({RESUMES["in epoch 0"]: WRONG, RESUMES["in epoch 1"]: WRONG}, "✗ resume in epoch 0, in epoch 1"),
     ],
 )
 def test_a_row_is_summed_up_in_a_few_words(states: dict[str, str], said: str) -> None:

@@ -58,6 +58,11 @@ def test_the_order_of_the_file_is_wrong() -> None:
     )
 
 
+def test_a_shuffle_through_a_buffer_is_a_shuffle() -> None:
+    """Though its batches come in the order of their first rows."""
+    assert new_order([Record([[1, 0], [3, 2], [0, 1], [3, 2]], (0, 2))]) == ""
+
+
 def test_one_epoch_shows_no_new_order() -> None:
     """A run that never began a second one has not kept the promise."""
     assert "nothing to compare" in new_order([Record([[1, 0]])])
