@@ -2,8 +2,9 @@
 
 Everything is measured in one process on one thread, in processor time, plain and watched passes by turns; the
 shortest of some runs counts. A watched pass does what the trainer does: it counts each step, and digests its rows.
-Of samplers that yield lists, the time between two batches is measured, watched and not, so that what the sampler
-itself takes does not blur the difference.
+What a watched pass takes more is measured apart from what the sampler itself takes, which would blur it: of samplers
+that yield lists, the time between two batches, watched and not; of those that draw an array, its digest, and the step
+that a batch makes through the watch.
 
 Prints tables, and writes them to ``benchmarks/results/fingerprint.md``. ``--quick`` takes a tenth of the rows.
 """
@@ -93,34 +94,51 @@ class Timed:
             self.waited += time.process_time() - start
 
 
-def cost_of_watching(sampler: Any, repeat: int) -> tuple[float, float]:
-    """Seconds of a plain pass, and what a watched one takes more."""
+def cost_of_arrays(sampler: Any, repeat: int) -> tuple[float, float]:
+    """Seconds of a plain pass over a sampler that draws its order as an array, and what a watched one takes more."""
+    from sentence_transformers.base.fingerprint import OrderDigest
+
+    order = sampler._draw_order()
+    batches = list(sampler._cut_order(order))
+
+    def passed_on() -> Iterator[list[int]]:
+        yield from iter(batches)
+
+    def shortest(work: Callable[[], Any]) -> float:
+        return min(seconds(work) for _ in range(repeat))
+
+    layer = shortest(lambda: exhaust(passed_on())) - shortest(lambda: exhaust(iter(batches)))
+    return shortest(lambda: exhaust(iter(sampler))), layer + shortest(lambda: OrderDigest().update(order))
+
+
+def cost_of_lists(sampler: Any, repeat: int) -> tuple[float, float]:
+    """Seconds of a plain pass over a sampler that yields lists, and what a watched one takes more."""
     from torch.utils.data import DataLoader
 
-    from sentence_transformers.base.watching import _DRAW_WHOLE, watch_order
+    from sentence_transformers.base.watching import watch_order
 
-    timed = sampler if type(sampler).__iter__ in _DRAW_WHOLE else Timed(sampler)
-
-    def plain() -> None:
-        for _ in enumerate(timed):
-            if timed is not sampler:
-                pass
+    timed = Timed(sampler)
 
     def watched() -> None:
         order.expect()
         for step, _ in enumerate(timed):
-            if timed is not sampler:  # of an array, nothing is held that would have to be let go
-                order.count(step)
+            order.count(step)
         order.fingerprint()
 
     passes, plainly, watchfully = [], [], []
     for _ in range(repeat):
-        passes.append(seconds(plain))
-        plainly.append(passes[-1] if timed is sampler else timed.waited)
+        passes.append(seconds(lambda: exhaust(enumerate(timed))))
+        plainly.append(timed.waited)
         with watch_order(DataLoader([], batch_sampler=timed)) as order:
-            took = seconds(watched)
-        watchfully.append(took if timed is sampler else timed.waited)
+            seconds(watched)
+        watchfully.append(timed.waited)
     return min(passes), min(watchfully) - min(plainly)
+
+
+def exhaust(batches: Iterator[Any]) -> None:
+    """Take every batch, as a loader does."""
+    for _ in batches:
+        pass
 
 
 def cost_of_contents(data: Any) -> list[tuple[str, float]]:
@@ -152,13 +170,16 @@ def main() -> None:
     import datasets
     import torch
 
+    from sentence_transformers.base.watching import _DRAW_WHOLE
+
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
     data = texts(rows)
     measured = []
     for name, (sampler, repeat) in samplers(data).items():
-        plain, more = cost_of_watching(sampler, repeat)
-        figures = [f"{cost * 1e9 / rows:.2f}" for cost in (plain, more)]
+        cost = cost_of_arrays if type(sampler).__iter__ in _DRAW_WHOLE else cost_of_lists
+        plain, more = cost(sampler, repeat)
+        figures = [f"{spent * 1e9 / rows:.2f}" for spent in (plain, more)]
         measured.append([name, *figures, f"{more / plain:.1%}", "yes" if more < GOAL * plain else "no"])
     lines = [
         f"{rows:,} rows × 3 text columns, batches of {BATCH_SIZE}, one core.",

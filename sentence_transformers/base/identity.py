@@ -193,7 +193,9 @@ def changes(before: OrderIdentity, now: OrderIdentity) -> list[str]:
         found.append(
             f"place: after {before.step} steps of epoch {before.epoch}, now after {now.step} of epoch {now.epoch}"
         )
-    if _is_other_order(before, now) and not found:
+    if not found and _are_seen(before, now) and before.rows != now.rows:
+        found.append(f"place: after {before.rows} rows of epoch {before.epoch}, now after {now.rows}")
+    if not found and _is_other_order(before, now):
         found.append(
             f"order: the first {before.rows} rows of epoch {before.epoch} are other ones now, though data, seed and "
             "sampler are the same; the sampler draws by something else, or was changed"
@@ -214,25 +216,28 @@ def _changes_of_data(before: OrderIdentity, now: OrderIdentity) -> list[str]:
     return found
 
 
+def _are_seen(before: OrderIdentity, now: OrderIdentity) -> bool:
+    return before.taken is not None and now.taken is not None
+
+
 def _is_other_order(before: OrderIdentity, now: OrderIdentity) -> bool:
     """Whether the rows taken before are known not to be those that the order now begins with."""
-    if before.taken is None or now.taken is None:
-        return False
-    return (before.rows, before.taken) != (now.rows, now.taken)
+    return _are_seen(before, now) and before.rows == now.rows and before.taken != now.taken
 
 
 def meaning(before: OrderIdentity, now: OrderIdentity) -> str:
     """What the changes mean for the epoch under way."""
     if not before.step:
         return "No epoch was under way. Those to come are not the ones that the run before would have had."
-    under_way = f"Epoch {before.epoch} was stopped after {before.rows or before.step * before.batch_size} rows. "
+    seen = _are_seen(before, now)
+    old, new = (one.rows if seen else one.step * one.batch_size for one in (before, now))
+    under_way = f"Epoch {before.epoch} was stopped after {old} rows. "
     if _is_other_order(before, now) or before.seed != now.seed or _changes_of_data(before, now):
         return under_way + (
             "The rest of it is drawn from another order or other data, so that some of its rows are seen twice, and "
             "others not at all."
         )
-    old, new = before.step * before.batch_size, now.step * now.batch_size
-    if before.epoch != now.epoch or old != new:
+    if (before.epoch, old) != (now.epoch, new):
         return under_way + (
             f"The run goes on at row {new} of epoch {now.epoch}, so that the rows between are "
             f"{'left out' if (now.epoch, new) > (before.epoch, old) else 'seen twice'}."
