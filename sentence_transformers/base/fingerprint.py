@@ -14,7 +14,7 @@ see ``benchmarks/results/fingerprint.md``.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,9 +50,21 @@ class OrderDigest:
             rows: Indices of rows, of any length: a list or other sequence of integers, or a NumPy array or tensor of
                 integers in one dimension.
         """
-        for piece in row_bytes(rows):
-            self._hash.update(piece)
+        if isinstance(rows, torch.Tensor):
+            rows = rows.numpy(force=True)
+        if not isinstance(rows, np.ndarray):
+            self.update_packed(pack_rows(rows))
+            return
+        if rows.ndim != 1 or rows.dtype.kind not in "iu":
+            raise _not_rows(rows)
+        for low in range(0, len(rows), _PIECE):
+            self._hash.update(np.ascontiguousarray(rows[low : low + _PIECE], dtype="<i8").data)
         self.rows += len(rows)
+
+    def update_packed(self, rows: bytes) -> None:
+        """Go on with further rows, of which :func:`pack_rows` has made bytes."""
+        self._hash.update(rows)
+        self.rows += len(rows) // 8
 
     def copy(self) -> OrderDigest:
         """A digest that goes on from here by itself."""
@@ -88,25 +100,17 @@ def order_fingerprint(batches: Iterable[Rows]) -> str:
     return digest.short()
 
 
-def row_bytes(rows: Rows) -> Iterator[Any]:
+def pack_rows(rows: Sequence[int]) -> bytes:
     """
-    Rows as 8 bytes each, little-endian, in pieces; an array of 64 bits is not copied.
+    Rows as they are digested, 8 bytes each, little-endian.
 
     Raises:
-        ValueError: If the rows are not integers, in one dimension.
+        ValueError: If they are not integers.
     """
-    if isinstance(rows, torch.Tensor):
-        rows = rows.numpy(force=True)
-    if not isinstance(rows, np.ndarray):
-        try:
-            yield struct.pack(f"<{len(rows)}q", *rows)
-        except (struct.error, TypeError) as cause:
-            raise _not_rows(rows) from cause
-        return
-    if rows.ndim != 1 or rows.dtype.kind not in "iu":
-        raise _not_rows(rows)
-    for low in range(0, len(rows), _PIECE):
-        yield np.ascontiguousarray(rows[low : low + _PIECE], dtype="<i8").data
+    try:
+        return struct.pack(f"<{len(rows)}q", *rows)
+    except (struct.error, TypeError) as cause:
+        raise _not_rows(rows) from cause
 
 
 def _not_rows(rows: Any) -> ValueError:

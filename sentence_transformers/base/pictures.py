@@ -5,7 +5,7 @@ drawn; beyond that, rows are counted in bins, or, where a colour is a row, the r
 and the picture says so. All are drawn on a scale of rising lightness (cividis), which reads the same in grey and for
 colour-blind eyes.
 
-Cost: linear in rows, a few seconds for ten million; 8 bytes a row of each epoch are held, and 4 for its place.
+Cost: linear in rows, a few seconds for ten million; see :mod:`~sentence_transformers.base.grids`.
 
 Known bias: of more rows than cells, a pattern as fine as a cell's stride cannot be seen.
 
@@ -20,61 +20,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+
+from sentence_transformers.base.grids import Floats, Order, bin_counts, order_cells, value_cells, value_codes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-Floats = npt.NDArray[np.floating[Any]]
-Ints = npt.NDArray[np.integer[Any]]
-
 PAPER, INK, FAINT, ABSENT = "#ffffff", "#1b1f24", "#5b6470", "#d7dade"
 STEPS_DRAWN, PLACES_DRAWN = 480, 64  # columns and rows of an order map's cells
 POINTS_DRAWN = 5_000  # points of a scatter; beyond that, bins
 BINS = 160  # to a side
 VALUES_DRAWN = 20  # lines of a value map
-VALUE_BINS = 120  # steps, or spans of steps, of a value map
+SPANS_DRAWN = 120  # steps, or spans of steps, of a value map
 _NAME = 28  # characters of a value's name
-
-
-class Order:
-    """
-    The batches of an epoch, held as arrays.
-
-    Args:
-        batches: The rows of each step's batch, in order.
-
-    Raises:
-        ValueError: If there is no row, or a row's number is below 0.
-    """
-
-    def __init__(self, batches: Iterable[Sequence[int]]) -> None:
-        parts = [np.asarray(batch, dtype=np.int64) for batch in batches]
-        self.rows = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
-        self.sizes = np.fromiter(map(len, parts), dtype=np.int64, count=len(parts))
-        if not len(self.rows) or self.rows.min() < 0:
-            raise ValueError(
-                f"An order of {len(parts)} batches and {len(self.rows)} rows cannot be drawn: pass an epoch's batches, "
-                "lists of row numbers from 0 on."
-            )
-
-    @property
-    def steps(self) -> int:
-        """Number of batches."""
-        return len(self.sizes)
-
-    @property
-    def starts(self) -> Ints:
-        """Place of each batch's first row."""
-        return np.cumsum(self.sizes) - self.sizes
-
-    def places(self, rows: int) -> Floats:
-        """Of each row, its place between 0 and 1; NaN for a row that is not in the epoch; shape (rows,)."""
-        place = np.full(rows, np.nan, dtype=np.float32)
-        place[self.rows] = np.linspace(0, 1, len(self.rows), dtype=np.float32)
-        return place
 
 
 Epoch = Order | Iterable[Sequence[int]]
@@ -86,8 +46,8 @@ def order_map(
     """
     Draw which rows each step reads: a panel an epoch, a column a step, a cell a row, coloured by the row.
 
-    A row's colour is its place in the first of the epochs. That one is therefore a smooth ramp; a new order is speckle,
-    and an epoch, or a part of one, that repeats the first is a piece of the ramp.
+    A row's colour is its place in the first of the epochs. That one is therefore a smooth ramp; a new order is
+    speckle, and an epoch, or a part of one, that repeats the first is a piece of the ramp.
 
     Args:
         epochs (Sequence): The batches of each epoch; of several processes, those of a step joined.
@@ -101,7 +61,7 @@ def order_map(
     """
     orders = [_order(epoch) for epoch in epochs]
     place = orders[0].places(1 + max(int(order.rows.max()) for order in orders))
-    cells = [_cells(order, place) for order in orders]
+    cells = [order_cells(order, place, STEPS_DRAWN, PLACES_DRAWN) for order in orders]
     if axes is not None:
         for panel, colours, order in zip(axes, cells, orders):
             _map_panel(panel, colours, order)
@@ -128,7 +88,9 @@ def order_map(
     return _written(figure, path)
 
 
-def epoch_scatter(one: Epoch, other: Epoch, path: str | Path | None = None, numbers: tuple[int, int] = (0, 1)) -> Figure:
+def epoch_scatter(
+    one: Epoch, other: Epoch, path: str | Path | None = None, numbers: tuple[int, int] = (0, 1)
+) -> Figure:
     """
     Draw where each row is in one epoch against where it is in another.
 
@@ -167,12 +129,19 @@ def epoch_scatter(one: Epoch, other: Epoch, path: str | Path | None = None, numb
     _headline(
         figure,
         f"Epoch {numbers[1]} against epoch {numbers[0]}",
-        "\n".join(["An even cloud: a new order. A line: the same order again.", ", ".join([f"{len(x):,} rows in both", *only]) + "."]),
+        "\n".join(
+            [
+                "An even cloud: a new order. A line: the same order again.",
+                ", ".join([f"{len(x):,} rows in both", *only]) + ".",
+            ]
+        ),
     )
     return _written(figure, path)
 
 
-def value_map(epoch: Epoch, values: Any, path: str | Path | None = None, column: str = "value", number: int = 0) -> Figure:
+def value_map(
+    epoch: Epoch, values: Any, path: str | Path | None = None, column: str = "value", number: int = 0
+) -> Figure:
     """
     Draw where the rows of each value of a column fall in an epoch: a line a value, the most frequent on top.
 
@@ -194,7 +163,7 @@ def value_map(epoch: Epoch, values: Any, path: str | Path | None = None, column:
     if int(order.rows.max()) >= len(codes):
         raise ValueError(f"Row {order.rows.max()} has no value: {column!r} holds {len(codes)}; pass one for each row.")
     frequent = np.argsort(-np.bincount(codes[codes >= 0], minlength=1), kind="stable")[:VALUES_DRAWN]
-    counts = _value_cells(order, codes, frequent)
+    counts = value_cells(order, codes, frequent, SPANS_DRAWN)
     figure = _figure(1.7 + 0.24 * max(len(frequent), 4))
     panel = figure.subplots()
     shown, most = np.ma.masked_equal(counts, 0), int(counts.max(initial=1))
@@ -221,37 +190,8 @@ def value_map(epoch: Epoch, values: Any, path: str | Path | None = None, column:
     return _written(figure, path)
 
 
-def value_codes(values: Any, column: str = "value") -> tuple[Ints, list[Any]]:
-    """A number for each row's value, -1 for none, and the values by number.
-
-    Raises:
-        ValueError: If the values are of a kind that cannot be compared.
-    """
-    import pyarrow as pa
-
-    try:
-        array = values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(list(values))
-        chunked = array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
-        encoded = chunked.dictionary_encode().unify_dictionaries()
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as cause:
-        raise ValueError(f"The values of {column!r} cannot be told apart: {cause}. Choose another column.") from cause
-    codes = [np.asarray(chunk.indices.fill_null(-1)) for chunk in encoded.chunks]
-    names = encoded.chunk(0).dictionary.to_pylist() if encoded.num_chunks else []
-    return np.concatenate([*codes, np.empty(0, dtype=np.int32)]).astype(np.int32), names
-
-
 def _order(epoch: Epoch) -> Order:
     return epoch if isinstance(epoch, Order) else Order(epoch)
-
-
-def _cells(order: Order, place: Floats) -> Floats:
-    """The colour of each cell, shape (places in a batch, steps), drawn from the middle of each cell; NaN for none."""
-    width, height = min(order.steps, STEPS_DRAWN), min(int(order.sizes.max()), PLACES_DRAWN)
-    steps = ((np.arange(width) + 0.5) * order.steps / width).astype(np.int64)
-    slots = ((np.arange(height) + 0.5) * int(order.sizes.max()) / height).astype(np.int64)
-    at = order.starts[steps] + slots[:, None]
-    there = slots[:, None] < order.sizes[steps]
-    return np.where(there, place[order.rows[np.where(there, at, 0)]], np.nan)
 
 
 def _map_panel(panel: Axes, cells: Floats, order: Order) -> AxesImage:
@@ -269,32 +209,21 @@ def _density(figure: Figure, panel: Axes, x: Floats, y: Floats, lengths: list[in
     """Rows in each of BINS × BINS squares, on a logarithmic scale."""
     from matplotlib.colors import LogNorm
 
-    bins = [np.minimum((values * BINS / length).astype(np.int64), BINS - 1) for values, length in zip((x, y), lengths)]
-    counts = np.bincount(bins[1] * BINS + bins[0], minlength=BINS * BINS).reshape(BINS, BINS)
+    counts = bin_counts(x, y, lengths, BINS)
     image = panel.imshow(
         np.ma.masked_equal(counts, 0),
         origin="lower",
         aspect="auto",
         cmap="cividis_r",
-        norm=LogNorm(1, max(int(counts.max()), len(x) / BINS)),  # an order that comes again is the darkest, in any picture
+        norm=LogNorm(
+            1, max(int(counts.max()), len(x) / BINS)
+        ),  # an order that comes again is the darkest, in any picture
         interpolation="nearest",
         extent=(0, lengths[0], 0, lengths[1]),
     )
     bar = figure.colorbar(image, ax=panel, fraction=0.045, pad=0.02)
     bar.set_label(f"rows in a square of {lengths[0] / BINS:,.0f} × {lengths[1] / BINS:,.0f} places", color=INK)
     _plain(bar.ax)
-
-
-def _value_cells(order: Order, codes: Ints, frequent: Ints) -> Ints:
-    """Rows of each of the frequent values in each span of steps, shape (values, spans)."""
-    width = min(order.steps, VALUE_BINS)
-    line_of = np.full(int(codes.max(initial=0)) + 2, -1, dtype=np.int64)
-    line_of[frequent] = np.arange(len(frequent))
-    lines = line_of[codes[order.rows]]  # a code of -1 takes the last entry, which is no line
-    spans = np.repeat(np.arange(order.steps) * width // order.steps, order.sizes)
-    held = lines >= 0
-    flat = np.bincount(lines[held] * width + spans[held], minlength=len(frequent) * width)
-    return flat.reshape(len(frequent), width)
 
 
 def _name(value: Any) -> str:

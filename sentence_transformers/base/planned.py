@@ -133,10 +133,10 @@ class PlannedNoDuplicatesBatchSampler(DefaultBatchSampler):
         return self._length
 
     def _warn_of_rows_sitting_out(self) -> None:
-        held = self._capacity
-        if self.rows_without_room:
+        held, surplus = self._capacity, self.rows_without_room
+        if surplus:
             logger.warning_once(
-                f"{self.rows_without_room} of {held.rows} rows sit out each epoch, others each time: batches of {self.batch_size} "
+                f"{surplus} of {held.rows} rows sit out each epoch, others each time: batches of {self.batch_size} "
                 "without duplicates do not have room for all of them. The most frequent values are "
                 f"{self._frequent()}. A batch size of {max(held.rows // self._values.largest, 1)} over all processes "
                 "that share a batch has room for each of these."

@@ -1,9 +1,9 @@
 """The batches that a run would read, step by step and process by process, without a model and without training.
 
 Guarantee: for built-in samplers, planned ones, and any other whose order follows from the seed and the epoch, the
-batches are those of a run with these arguments on ``world_size`` processes: sharded, split or dispatched. The loader is
-the trainer's own, from ``get_train_dataloader``, for a world that is described and not started; the epoch is carried by
-:func:`~sentence_transformers.base.epoch.set_epoch`, and accelerate's own shards deal out the batches.
+batches are those of a run with these arguments on ``world_size`` processes: sharded, split or dispatched. The loader
+is the trainer's own, from ``get_train_dataloader``, for a world that is described and not started; the epoch is
+carried by :func:`~sentence_transformers.base.epoch.set_epoch`, and accelerate's own shards deal out the batches.
 
 Cost: one pass of the sampler an epoch, whatever the number of processes. No row is read but for the columns that a
 sampler compares. Held at a time: the batches of one step.
@@ -24,16 +24,17 @@ import numpy.typing as npt
 import torch
 from accelerate.data_loader import BatchSamplerShard, DataLoaderDispatcher, prepare_data_loader
 from datasets import Dataset, DatasetDict
-from torch import nn
-from torch.utils.data import BatchSampler, DataLoader
-
 from sentence_transformers.base.data_collator import DEFAULT_LABEL_COLUMNS
-from sentence_transformers.base.dispatch import StepBatchSampler
-from sentence_transformers.base.epoch import set_epoch
-from sentence_transformers.base.sharing import SharedBatchSampler, batch_size_of_one
 from sentence_transformers.base.trainer import BaseTrainer
 from sentence_transformers.base.training_args import BaseTrainingArguments
 from sentence_transformers.sentence_transformer.trainer import SentenceTransformerTrainer
+from torch import nn
+from torch.utils.data import BatchSampler, DataLoader
+
+from sentence_transformers.base.dispatch import StepBatchSampler
+from sentence_transformers.base.epoch import set_epoch
+from sentence_transformers.base.fingerprint import OrderDigest
+from sentence_transformers.base.sharing import SharedBatchSampler, batch_size_of_one
 
 Batch = list[int]
 Step = list[Batch]
@@ -77,11 +78,11 @@ class Rehearsal:
         with torch.random.fork_rng(devices=[]):  # accelerate takes a seed from the global generator, as set by `seed`
             torch.manual_seed(args.seed)
             data = DatasetDict(self.datasets) if several else dataset
-            self.loader = _loader(data, self.args, world, loss, trainer_class)
-        self._watch = _Watch(self.loader, self.rows)
+            self.loader: Any = _loader(data, self.args, world, loss, trainer_class)
+        self._watch = _Watch(self.loader, self.rows, self.world_size)
 
     @property
-    def batch_sampler(self) -> BatchSampler:
+    def batch_sampler(self) -> Any:
         """The sampler beneath all that shares its batches out."""
         return self._watch.batch_sampler
 
@@ -89,6 +90,13 @@ class Rehearsal:
     def drawn(self) -> npt.NDArray[np.bool_]:
         """Of each row, whether the sampler has put it into a batch of the epoch so far; shape (rows,)."""
         return self._watch.drawn
+
+    def fingerprint(self) -> str:
+        """
+        The fingerprint of the epoch, once its ``len(self)`` steps are taken: that of the rows that the sampler planned
+        for them.
+        """
+        return self._watch.digest.short()
 
     def __len__(self) -> int:
         """The number of steps that the trainer takes in an epoch."""
@@ -109,7 +117,7 @@ class Rehearsal:
             list: For each process, in the order of ranks, the rows of its batch; an empty list where it has none.
         """
         set_epoch(self.loader, number)
-        self.drawn.fill(False)
+        self._watch.begin(len(self))
         if isinstance(self.loader, DataLoaderDispatcher):
             return self._dispatched()
         if self.world_size == 1:
@@ -150,18 +158,32 @@ class Rehearsal:
 class _Watch(BatchSampler):
     """Stands beneath all that shares batches out, and notes the rows that the sampler itself puts into batches."""
 
-    def __init__(self, loader: DataLoader[Any], rows: int) -> None:
+    def __init__(self, loader: Any, rows: int, world_size: int) -> None:
         above: Any = None
-        sampler: Any = loader.batch_sampler
+        sampler = loader.batch_sampler
+        # Its batches that all processes take in one step, together
+        per_step = world_size if isinstance(loader, DataLoaderDispatcher) and not loader.split_batches else 1
         while isinstance(sampler, (BatchSamplerShard, SharedBatchSampler, StepBatchSampler)):
+            if isinstance(sampler, StepBatchSampler) or not getattr(sampler, "split_batches", True):
+                per_step *= world_size
+            if isinstance(sampler, SharedBatchSampler) and sampler.across_devices:
+                per_step //= world_size
             above, sampler = sampler, sampler.batch_sampler
+        self._per_step = per_step
         self.batch_sampler = sampler
-        self.batch_size = getattr(sampler, "batch_size", None)
+        self.batch_size: Any = getattr(sampler, "batch_size", None)
         self.drop_last = getattr(sampler, "drop_last", False)
         self.drawn = np.zeros(rows, dtype=bool)
         self._on_top = above is None
+        self.begin(0)
         if above is not None:
             above.batch_sampler = self
+
+    def begin(self, steps: int) -> None:
+        """The next pass is an epoch of so many steps."""
+        self.drawn.fill(False)
+        self.digest = OrderDigest()
+        self._left = steps * self._per_step
 
     def over(self, batch_sampler: BatchSampler) -> BatchSampler:
         """The sampler of a loader; this one where nothing stands between."""
@@ -170,6 +192,9 @@ class _Watch(BatchSampler):
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.batch_sampler:
             self.drawn[batch] = True
+            if self._left:
+                self._left -= 1
+                self.digest.update(batch)
             yield batch
 
     def __len__(self) -> int:
@@ -191,7 +216,7 @@ class _World:
     """What a trainer's loader asks of an accelerator, on the main process of a world of ``num_processes``."""
 
     def __init__(self, args: BaseTrainingArguments, num_processes: int) -> None:
-        config = args.accelerator_config
+        config: Any = args.accelerator_config  # made so by the arguments, whatever it was set from
         self.num_processes, self.process_index = num_processes, 0
         self.is_main_process = self.is_local_main_process = True
         self.device = torch.device("cpu")
@@ -221,7 +246,8 @@ class _World:
 class _Rows:
     """Takes the data collator's place: no batch is collated here."""
 
-    valid_label_columns = list(DEFAULT_LABEL_COLUMNS)
+    def __init__(self) -> None:
+        self.valid_label_columns = list(DEFAULT_LABEL_COLUMNS)
 
     def __call__(self, rows: list[Any]) -> list[Any]:
         return rows

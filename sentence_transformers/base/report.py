@@ -15,6 +15,7 @@ import dataclasses
 import itertools
 import json
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,21 +24,20 @@ import numpy as np
 import numpy.typing as npt
 from datasets import Dataset, DatasetDict
 from datasets.utils import tqdm
+from sentence_transformers.base.data_collator import DEFAULT_LABEL_COLUMNS
+from sentence_transformers.base.sampler import RoundRobinBatchSampler
+from sentence_transformers.base.trainer import BaseTrainer
+from sentence_transformers.base.training_args import BaseTrainingArguments
+from sentence_transformers.sentence_transformer.trainer import SentenceTransformerTrainer
 from torch import nn
 from torch.utils.data import ConcatDataset
 
-from sentence_transformers.base.data_collator import DEFAULT_LABEL_COLUMNS
 from sentence_transformers.base.epoch import epochless_shufflers
-from sentence_transformers.base.fingerprint import order_fingerprint
 from sentence_transformers.base.keys import shown_value
 from sentence_transformers.base.planned import PlannedNoDuplicatesBatchSampler
 from sentence_transformers.base.rehearsal import Rehearsal, Step
 from sentence_transformers.base.repeats import RepeatedValues
-from sentence_transformers.base.sampler import RoundRobinBatchSampler
 from sentence_transformers.base.tally import Tally, repeated_values
-from sentence_transformers.base.trainer import BaseTrainer
-from sentence_transformers.base.training_args import BaseTrainingArguments
-from sentence_transformers.sentence_transformer.trainer import SentenceTransformerTrainer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -66,11 +66,11 @@ class EpochReport:
         batches: Over all processes.
         rows_used: Different rows.
         rows_repeated: Rows used more than once.
-        rows_sitting_out: Rows not used, by the reason why; see :data:`~sentence_transformers.base.report_text.REASONS`.
+        rows_sitting_out: Rows not used, by the reason why; ``report_text.REASONS`` explains them.
         batches_with_duplicates: Batches of one process that hold a value more than once.
         steps_with_duplicates: Steps whose batches, over all processes, hold a value more than once.
         uneven_steps: Steps in which some process has no batch; a run would wait there forever.
-        fingerprint: Of the rows, in the order of steps and ranks.
+        fingerprint: Of the rows that the sampler planned for these steps, as a run logs it.
         same_as: The first earlier epoch with the same fingerprint, or None.
     """
 
@@ -157,8 +157,8 @@ def order_report(
         args (BaseTrainingArguments): As given to the trainer.
         world_size (int, optional): The number of processes. Defaults to that of ``args``.
         epochs (int): The number of epochs to look at, from the first on. Defaults to 2.
-        loss (nn.Module or dict, optional): As given to the trainer; one that gathers across devices has planned batches
-            planned so.
+        loss (nn.Module or dict, optional): As given to the trainer. Where it gathers across devices, planned batches
+            are planned across devices.
         trainer_class (type, optional): A trainer that overrides how its batches are made.
         watch (Callable, optional): Called with the epoch and the batches of all processes, at each step.
 
@@ -181,9 +181,9 @@ def order_report(
             tally = Tally(values)
             steps = rehearsal.epoch(number)
             taken = _watched(itertools.islice(steps, len(rehearsal)), number, bar, watch)
-            fingerprint = order_fingerprint(batch for step in tally.passing(taken) for batch in step)
+            deque(tally.passing(taken), maxlen=0)  # goes through them
             out = _sitting_out(rehearsal, tally.times == 0, () if epochless else steps)
-            looked_at.append(_epoch_report(number, tally, out, fingerprint, looked_at))
+            looked_at.append(_epoch_report(number, tally, out, rehearsal.fingerprint(), looked_at))
             never &= tally.times == 0
     columns = dict.fromkeys(name for one in datasets for name in one.column_names if name not in _EXCLUDED)
     return OrderReport(
@@ -255,7 +255,7 @@ def _not_drawn(sampler: Any, rows: int) -> dict[str, int]:
 
 
 def _frequent(datasets: list[Dataset], values: RepeatedValues) -> list[FrequentValue]:
-    rows = ConcatDataset(datasets)
+    rows: ConcatDataset[Any] = ConcatDataset(datasets)
     numbers = np.arange(values.values)[: -FREQUENT - 1 : -1]  # from the most frequent one on
     named = [shown_value(rows, values, int(number), _EXCLUDED) for number in numbers]
     return [FrequentValue(value, int(size)) for value, size in zip(named, values.sizes(numbers))]

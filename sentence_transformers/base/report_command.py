@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets.exceptions import DatasetsError
+from sentence_transformers.base.sampler import BatchSamplers, MultiDatasetBatchSamplers
+from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
 from torch import nn
 
 from sentence_transformers.base.report import OrderReport, order_report
-from sentence_transformers.base.sampler import BatchSamplers, MultiDatasetBatchSamplers
-from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
 
 _BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 _EXTRA = 'pip install "sentence-transformers[order]"'
@@ -66,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--epochs", type=int, default=2, metavar="N", help="how many to look at (2)")
     add("--seed", type=int, help="as the training argument (42)")
     add("--data-seed", type=int, help="as the training argument")
-    add("--drop-last", action="store_true", help="leave out an unfilled last batch; under DDP always so if not planned")
+    add(
+        "--drop-last", action="store_true", help="leave out an unfilled last batch; under DDP always so if not planned"
+    )
     add("--split-batches", action="store_true", help="accelerate's split_batches")
     add("--dispatch-batches", action="store_true", help="accelerate's dispatch_batches")
     add("--gather-across-devices", action="store_true", help="as if the loss gathers across devices")
@@ -116,7 +119,9 @@ def _data(paths: list[Path], columns: list[str] | None) -> Dataset | DatasetDict
     if len(loaded) == 1:
         return loaded[0]
     if any(isinstance(one, DatasetDict) for one in loaded) or len({path.stem for path in paths}) < len(paths):
-        raise ValueError(f"{', '.join(map(str, paths))}: several datasets need files of one dataset and one name each.")
+        raise ValueError(
+            f"{', '.join(map(str, paths))}: several datasets need files of one dataset and one name each."
+        )
     return DatasetDict({path.stem: one for path, one in zip(paths, loaded)})
 
 
@@ -134,9 +139,11 @@ def _load(path: Path) -> Dataset | DatasetDict:
     more = {"sep": "\t"} if path.suffix.lower() == ".tsv" else {}
     try:
         return load_dataset(builder, data_files=str(path), split="train", **more)
-    except Exception as cause:  # each of the builders has errors of its own
+    except (DatasetsError, ValueError, OSError) as cause:
         reason = cause.__cause__ or cause
-        raise ValueError(f"{path} could not be read as {builder}: {reason}. Does it hold what its name says?") from cause
+        raise ValueError(
+            f"{path} could not be read as {builder}: {reason}. Does it hold what its name says?"
+        ) from cause
 
 
 def _select(dataset: Dataset | DatasetDict, columns: list[str], path: Path) -> Dataset | DatasetDict:

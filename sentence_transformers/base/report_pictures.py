@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, DatasetDict
 
-from sentence_transformers.base.pictures import Order, epoch_scatter, order_map, value_map
+from sentence_transformers.base.grids import Order
+from sentence_transformers.base.pictures import epoch_scatter, order_map, value_map
 
 
 class Gallery:

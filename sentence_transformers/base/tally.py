@@ -74,9 +74,7 @@ class Tally:
         return int(np.count_nonzero(self.times > 1))
 
 
-def groups_with_duplicates(
-    groups: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], values: RepeatedValues
-) -> int:
+def groups_with_duplicates(groups: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], values: RepeatedValues) -> int:
     """
     The number of groups that hold a value, or a row, more than once.
 
@@ -92,7 +90,9 @@ def groups_with_duplicates(
     return len(np.union1d(of_values, _groups_of_repeats(groups, rows, values.rows)))
 
 
-def _groups_of_repeats(groups: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64], limit: int) -> npt.NDArray[np.int64]:
+def _groups_of_repeats(
+    groups: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64], limit: int
+) -> npt.NDArray[np.int64]:
     """The groups that hold one of the ``numbers``, all below ``limit``, more than once."""
     keys = np.sort(groups * max(limit, 1) + numbers)
     return np.unique(keys[1:][keys[1:] == keys[:-1]] // max(limit, 1))
