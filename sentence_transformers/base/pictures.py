@@ -125,17 +125,10 @@ def epoch_scatter(
     _plain(panel)
     panel.xaxis.set_major_formatter(_thousands())
     panel.yaxis.set_major_formatter(_thousands())
-    only = [f"{count:,} rows only in epoch {number}" for count, number in zip(alone, numbers) if count]
-    _headline(
-        figure,
-        f"Epoch {numbers[1]} against epoch {numbers[0]}",
-        "\n".join(
-            [
-                "An even cloud: a new order. A line: the same order again.",
-                ", ".join([f"{len(x):,} rows in both", *only]) + ".",
-            ]
-        ),
-    )
+    found = [f"{len(x):,} rows in both"]
+    found += [f"{count:,} rows only in epoch {number}" for count, number in zip(alone, numbers) if count]
+    explained = f"An even cloud: a new order. A line: the same order again.\n{', '.join(found)}."
+    _headline(figure, f"Epoch {numbers[1]} against epoch {numbers[0]}", explained)
     return _written(figure, path)
 
 
@@ -177,21 +170,27 @@ def value_map(
         panel.axhline(line, color=ABSENT, linewidth=0.6)
     _plain(panel)
     _steps_axis(panel, order.steps)
-    bar = figure.colorbar(image, ax=panel, fraction=0.04, pad=0.015)
-    bar.set_ticks(_whole_numbers().tick_values(1, most) if most > 1 else [1])
-    bar.ax.set_ylim(min(most - 1, 1), most)
-    bar.ax.yaxis.set_major_formatter(_thousands())
-    per_cell = order.steps / counts.shape[1]
-    bar.set_label("rows a step" if per_cell < 1.5 else f"rows in {per_cell:,.0f} steps", color=INK)
-    _plain(bar.ax)
+    if most > 1:
+        _value_bar(figure, panel, image, most, order.steps / counts.shape[1])
     few = f"The {len(frequent)} most frequent of {len(names):,} values" if len(names) > len(frequent) else "The values"
-    said = f"{few}, a line each, with their numbers of rows. Colour: rows at these steps; white: none."
+    colour = "Colour: rows at these steps; white: none." if most > 1 else "Dark: a row at this step."
+    said = f"{few}, a line each, with their numbers of rows. {colour}"
     _headline(figure, f"Where the values of {_name(column)} fall in epoch {number}", said)
     return _written(figure, path)
 
 
 def _order(epoch: Epoch) -> Order:
     return epoch if isinstance(epoch, Order) else Order(epoch)
+
+
+def _value_bar(figure: Figure, panel: Axes, image: AxesImage, most: int, steps: float) -> None:
+    """The scale of a value map whose cells hold up to ``most`` rows, of ``steps`` steps each."""
+    bar = figure.colorbar(image, ax=panel, fraction=0.04, pad=0.015)
+    bar.set_ticks(_whole_numbers().tick_values(1, most))
+    bar.ax.set_ylim(1, most)
+    bar.ax.yaxis.set_major_formatter(_thousands())
+    bar.set_label("rows a step" if steps < 1.5 else f"rows in {steps:,.0f} steps", color=INK)
+    _plain(bar.ax)
 
 
 def _map_panel(panel: Axes, cells: Floats, order: Order) -> AxesImage:
