@@ -115,6 +115,6 @@ def pack_rows(rows: Sequence[int]) -> bytes:
 
 def _not_rows(rows: Any) -> ValueError:
     return ValueError(
-        f"An order is made of batches of row numbers, but got {str(rows)[:60]!r} ({type(rows).__name__}). Pass lists of "
-        "integers below 2**63, or arrays or tensors of integers in one dimension."
+        f"An order is made of batches of row numbers, but got {str(rows)[:60]!r} ({type(rows).__name__}). Pass lists "
+        "of integers below 2**63, or arrays or tensors of integers in one dimension."
     )
