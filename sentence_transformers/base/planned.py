@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from transformers.utils import logging
@@ -17,7 +18,7 @@ from transformers.utils import logging
 from sentence_transformers.base.keys import build_keys, shown_value
 from sentence_transformers.base.planning import Capacity, capacity, plan_epoch
 from sentence_transformers.base.repeats import RepeatedValues
-from sentence_transformers.base.tail import last_batches, steps_of
+from sentence_transformers.base.tail import Rows, last_batches, steps_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -102,13 +103,21 @@ class PlannedNoDuplicatesBatchSampler(DefaultBatchSampler):
         self._warn_of_rows_sitting_out()
 
     def __iter__(self) -> Iterator[list[int]]:
+        return self._cut_order(self._draw_order())
+
+    def _draw_order(self) -> Rows:
         seed = (self.seed or 0) % 2**64
         plan = plan_epoch(self._values, self._capacity, seed, self.epoch)
         last = last_batches(plan, self._capacity, self._values, self.num_processes)
-        for index in range(self._length - len(last)):
-            yield plan.batch(index).tolist()
-        for batch in last:
-            yield batch.tolist()
+        order = plan.order[: (self._length - len(last)) * self.batch_size]
+        return np.concatenate([order, *last]) if last else order
+
+    def _cut_order(self, order: Rows) -> Iterator[list[int]]:
+        last = max(len(order) - self.rows_in_last_batch, 0)  # all before are full, but one that lent rows to the last
+        for start in range(0, last, self.batch_size):
+            yield order[start : min(start + self.batch_size, last)].tolist()
+        if self._length:
+            yield order[last:].tolist()
 
     @property
     def rows_planned(self) -> int:

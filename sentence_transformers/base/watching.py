@@ -1,0 +1,212 @@
+"""Watch the order that a batch sampler plans, while a dataloader iterates over it.
+
+Guarantee: what is digested are the rows that the sampler beneath accelerate's wrappers yields, in its order, which is
+the order of all processes together: every process of a sharded loader goes through the whole plan, and takes its
+share of it. How the batches come to the processes (sharded, split, dispatched; with workers that read ahead) makes no
+difference, since batches are counted as the steps take them. The sampler yields what it yields unwatched, and keeps
+its place, its attributes and its ``isinstance``.
+
+How: while it is watched, the sampler is of a subclass of its class, with an ``__iter__`` that looks on. A wrapper in
+its place would have to be put into each loader and each wrapper that holds the sampler, and would not be an instance
+of its class.
+
+Cost: samplers that draw their order as one array (the default one and ``no_duplicates_planned``) are digested from
+that array, at about a nanosecond a row; of others each batch is packed as it passes. Held are the batches that were
+read ahead, no more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.data_loader import BatchSamplerShard, DataLoaderDispatcher, SkipBatchSampler
+from sentence_transformers.base.sampler import DefaultBatchSampler
+from torch.utils.data import IterableDataset
+
+from sentence_transformers.base.dispatch import StepBatchSampler
+from sentence_transformers.base.fingerprint import OrderDigest, pack_rows
+from sentence_transformers.base.planned import PlannedNoDuplicatesBatchSampler
+from sentence_transformers.base.sharing import SharedBatchSampler
+
+_DRAW_WHOLE = (DefaultBatchSampler.__iter__, PlannedNoDuplicatesBatchSampler.__iter__)
+
+
+@dataclass(frozen=True)
+class PlanSource:
+    """
+    Where the order of a dataloader comes from.
+
+    Args:
+        sampler: The batch sampler that plans; None if rows are streamed, or there is none.
+        per_step (int): The number of its batches that all processes take in one step, together.
+        shared (bool): Whether the processes share one plan, rather than having one each.
+        dispatched (bool): Whether the main process alone reads.
+    """
+
+    sampler: Any
+    per_step: int = 1
+    shared: bool = False
+    dispatched: bool = False
+
+
+def plan_source(dataloader: Any) -> PlanSource:
+    """
+    Look through accelerate's wrappers, and this package's, at what plans the batches of a dataloader.
+
+    Args:
+        dataloader: A dataloader, prepared by accelerate or not.
+    """
+    if isinstance(getattr(dataloader, "dataset", None), IterableDataset):
+        return PlanSource(None)
+    dispatched = isinstance(dataloader, DataLoaderDispatcher)
+    parts = dataloader.state.num_processes if dispatched and not dataloader.split_batches else 1
+    shared = dispatched
+    sampler = getattr(dataloader, "batch_sampler", None)
+    whole = 1
+    while isinstance(sampler, (BatchSamplerShard, SkipBatchSampler, StepBatchSampler, SharedBatchSampler)):
+        if isinstance(sampler, BatchSamplerShard):
+            shared = True
+            parts *= 1 if sampler.split_batches else sampler.num_processes
+        elif isinstance(sampler, StepBatchSampler):
+            parts *= sampler.num_processes
+        elif isinstance(sampler, SharedBatchSampler) and sampler.across_devices:
+            whole *= sampler.num_processes
+        sampler = sampler.batch_sampler
+    return PlanSource(sampler, max(parts // whole, 1), shared, dispatched)
+
+
+class OrderWatch:
+    """
+    The order that a batch sampler plans, as far as it is taken.
+
+    Made by :func:`watch_order`. Begin each pass with :meth:`expect`; one pass is watched at a time, the first that
+    begins after it.
+
+    Args:
+        source (PlanSource): What plans the batches.
+    """
+
+    def __init__(self, source: PlanSource) -> None:
+        self.source = source
+        self.reason = "" if source.sampler is not None else "its rows are streamed, or it has no batch sampler"
+        """Why there is nothing to see; empty if there is."""
+        self.expect()
+
+    def expect(self) -> None:
+        """The next pass over the sampler is the one to watch."""
+        self._awaited = True
+        self._digest = OrderDigest()
+        self._taken = 0
+        self._packed: deque[bytes] = deque()
+        self._order: Any = None
+
+    def take(self, steps: int | None = None) -> OrderDigest | None:
+        """
+        Go on to the end of a step.
+
+        Args:
+            steps (int, optional): The number of steps taken since the pass began, over all its processes together.
+                Defaults to all that were read.
+
+        Returns:
+            OrderDigest: Of the rows of these steps and the ones before; None if nothing was seen.
+        """
+        if self._awaited or self.reason:
+            return None
+        batches = None if steps is None else steps * self.source.per_step
+        if self._order is not None:
+            sampler = self.source.sampler
+            whole = len(sampler) if batches is None else min(batches, len(sampler))  # without a rest that is dropped
+            self._digest.update(self._order[self._digest.rows : whole * sampler.batch_size])
+        while self._packed and (batches is None or self._taken < batches):
+            self._digest.update_packed(self._packed.popleft())
+            self._taken += 1
+        return self._digest.copy()
+
+    def fingerprint(self) -> str | None:
+        """
+        The fingerprint of the pass that was watched last.
+
+        Returns:
+            str: 12 hexadecimal digits, as of :func:`~sentence_transformers.base.fingerprint.order_fingerprint`; None
+            if nothing was seen, because rows are streamed, are no integers, or are read by another process.
+        """
+        digest = self.take()
+        return None if digest is None else digest.short()
+
+    def passing(self, sampler: Any, cls: Any) -> Iterator[list[int]]:
+        """A pass over a sampler of class ``cls``; watched, if one is awaited when its first batch is asked for."""
+        if not self._awaited or self.reason:
+            yield from cls.__iter__(sampler)
+            return
+        self._awaited = False
+        if cls.__iter__ in _DRAW_WHOLE:
+            order = sampler._draw_order()
+            if isinstance(order, (torch.Tensor, np.ndarray)):
+                self._order = order
+                yield from sampler._cut_order(order)
+                return
+        packed = self._packed
+        for batch in cls.__iter__(sampler):
+            if not self.reason:
+                try:
+                    packed.append(pack_rows(batch))
+                except ValueError:
+                    self.reason = f"its batches are no lists of integers, but e.g. {str(batch)[:60]}"
+            yield batch
+
+
+@contextmanager
+def watch_order(dataloader: Any) -> Iterator[OrderWatch]:
+    """
+    Within this context, see in what order the rows of a dataloader are planned.
+
+    The trainers do this themselves. In a training loop of your own::
+
+        with watch_order(dataloader) as order:
+            for epoch in range(num_epochs):
+                set_epoch(dataloader, epoch)
+                order.expect()
+                for batch in dataloader:
+                    ...
+                print(order.fingerprint())
+
+    Args:
+        dataloader: A dataloader, prepared by accelerate or not.
+    """
+    watch = OrderWatch(plan_source(dataloader))
+    sampler: Any = watch.source.sampler
+    if sampler is None:
+        yield watch
+        return
+    cls = type(sampler)
+    try:
+        sampler.__class__ = _watched(cls, watch)
+    except TypeError as error:  # a list of batches, or a class that cannot have subclasses
+        watch.reason = f"{cls.__qualname__} cannot be watched: {error}"
+        yield watch
+        return
+    try:
+        yield watch
+    finally:
+        sampler.__class__ = cls
+
+
+def _watched(cls: Any, watch: OrderWatch) -> type:
+    """A subclass whose passes are watched, and that is like the class otherwise."""
+
+    class Watched(cls):  # type: ignore[misc]
+        __slots__ = ()
+
+        def __iter__(self) -> Iterator[list[int]]:
+            return watch.passing(self, cls)
+
+    Watched.__name__, Watched.__qualname__, Watched.__module__ = cls.__name__, cls.__qualname__, cls.__module__
+    Watched.__doc__ = cls.__doc__
+    return Watched
