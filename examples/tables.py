@@ -85,7 +85,7 @@ def _half_epoch(stack: Stack, steps: range, per_epoch: int, texts: list[Pair]) -
     for back in range(per_epoch, steps.start + 1, per_epoch):
         if mark == order_fingerprint(rows_of(stack.order, range(steps.start - back, steps.stop - back))):
             epoch = (steps.start - back) // per_epoch + 1
-            return cell.append(f"  ✗ epoch {epoch} over again", style="bold red")
+            return cell.append(f"  ✗ epoch {epoch} again", style="bold red")
     same = agreeing(stack.order, stack.plan.order, steps)
     if same == len(steps):
         return cell.append("  ✓ as planned", style="green")
