@@ -111,9 +111,8 @@ def epoch_scatter(
     both = np.isfinite(places[0]) & np.isfinite(places[1])
     x, y = (place[both] * (len(order.rows) - 1) for place, order in zip(places, orders))
     alone = [np.count_nonzero(np.isfinite(place) & ~both) for place in places]
-    figure = _figure(6.6, width=6.6 if len(x) <= POINTS_DRAWN else 7.4)
+    figure = _figure(6.6, width=6.6 if len(x) <= POINTS_DRAWN else 8.2)
     panel = figure.subplots()
-    panel.set_box_aspect(1)
     if len(x) <= POINTS_DRAWN:
         panel.scatter(x, y, s=float(np.clip(8_000 / max(len(x), 1), 3, 30)), color="#00336f", linewidths=0)
         panel.set_xlim(-0.02 * len(orders[0].rows), 1.02 * len(orders[0].rows))
