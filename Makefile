@@ -43,10 +43,11 @@ quick: setup  ## the fast tests
 	$(BIN)/python -m pytest -m "not slow" tests $(SCRATCH)/tests
 
 test-pristine: setup  ## show that every test of a defect fails on the pristine release
-	PYTHONPATH=$(PRISTINE) $(BIN)/python -m pytest --pristine tests/test_epochs.py
+	PYTHONPATH=$(PRISTINE) $(BIN)/python -m pytest --pristine tests/test_epochs.py tests/test_guard.py
 
-bench: setup  ## planned batches against no_duplicates_hashed and plain shuffling; FULL=1 goes to 100 million rows
+bench: setup  ## planned batches against no_duplicates_hashed and plain shuffling, fingerprints; FULL=1 goes to 100 million rows
 	$(BIN)/python benchmarks/bench_planning.py $(if $(FULL),--full)
+	$(BIN)/python benchmarks/bench_fingerprint.py
 
 check: setup  ## lint, types, and the patch queue
 	$(BIN)/python -m ruff check .

@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -50,9 +52,7 @@ def attempt(run: Run) -> Outcome:
     except Exception as raised:
         error = f"{type(raised).__name__}: {raised}"
     logs = trainers[0].state.log_history if trainers else []
-    return Outcome(
-        [log["epoch_order"] for log in logs if "epoch_order" in log], said, error, time.monotonic() - start
-    )
+    return Outcome([log["epoch_order"] for log in logs if "epoch_order" in log], said, error, time.monotonic() - start)
 
 
 def run_of(folder: Path, model: str, **changes: Any) -> Run:
@@ -134,8 +134,8 @@ def other_data(change: str, run: Run, arguments: dict[str, Any], dataset: Datase
             dataset = Dataset.from_list([*dataset.select(rows[:-1]), last], features=dataset.features)
         elif change == "two rows swapped":
             dataset = dataset.select([rows[-1], *rows[1:-1], rows[0]])
-        elif change == "a row less":
-            dataset = dataset.select(rows[:-1])
+        elif change == "a row more":
+            dataset = dataset.select([*rows, 0])
         elif change == "half of the rows":
             dataset = dataset.select(rows[: len(rows) // 2])
         elif change == "seed":
@@ -148,7 +148,7 @@ def other_data(change: str, run: Run, arguments: dict[str, Any], dataset: Datase
 STOPPED = {
     "a row changed": "contents of train_dataset: ",
     "two rows swapped": "contents of train_dataset: ",
-    "a row less": "rows of train_dataset: 96 on ",
+    "a row more": "rows of train_dataset: 96 on ",
     "half of the rows": "steps in an epoch: ",
     "seed": "seed: 42 on ",
     "batch size": "batch size over all processes: 16 on ",
@@ -342,25 +342,46 @@ def as_nobody(run: Run) -> Outcome:
         os.seteuid(0)
 
 
+@pytest.fixture
+def open_to_all(model: str) -> Iterator[Path]:
+    """A folder that others may look into, with the model; pytest's own are for their owner alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(model, Path(folder, "model"))
+        for path in (Path(folder), *Path(folder).rglob("*")):
+            path.chmod(0o755)
+        yield Path(folder)
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can become another user")
-def test_a_read_only_folder_fails_as_without_the_guard(tmp_path: Path, model: str) -> None:
+def test_a_read_only_folder_fails_as_without_the_guard(open_to_all: Path) -> None:
     """A run that saves nothing trains; one that saves fails where the trainer writes, and the guard has said why."""
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == 0 and "pytest" in str(folder):
-            folder.chmod(0o755)
-    for folder in (Path(model), *Path(model).parents):
-        if "pytest" in str(folder):
-            folder.chmod(0o755)
-    (tmp_path / "rows-0.jsonl").touch()
-    (tmp_path / "rows-0.jsonl").chmod(0o666)
-    tmp_path.chmod(0o555)
-    run = run_of(tmp_path, model)
+    folder = open_to_all / "run"
+    folder.mkdir()
+    (folder / "rows-0.jsonl").touch()
+    (folder / "rows-0.jsonl").chmod(0o666)
+    folder.chmod(0o555)
+    run = run_of(folder, str(open_to_all / "model"))
     (outcome,) = run_ranks(1, as_nobody, run)
     assert (outcome.messages, outcome.error, len(outcome.orders)) == ([], "", EPOCHS)
     (outcome,) = run_ranks(1, as_nobody, replace(run, stop_after=2))
     (message,) = outcome.messages
     assert "cannot be written" in message and "Permission denied" in message
     assert outcome.error.startswith("PermissionError")
+
+
+def stream_trainer(run: Run, arguments: dict[str, Any], dataset: Dataset) -> Any:
+    """Streams the rows, which processes get dispatched by default."""
+    trainer = training.sentence_transformer_trainer(run, {**arguments, "max_steps": 5}, dataset.to_iterable_dataset())
+    trainer.data_collator = training.FixedShapes(trainer.data_collator)
+    return trainer
+
+
+def test_streams_have_no_fingerprint_and_stop_nobody(tmp_path: Path, model: str) -> None:
+    """Two processes train on a stream, and go on from a checkpoint."""
+    run = run_of(tmp_path, model, trainer=stream_trainer, stop_after=2)
+    for one in (run, continued(run)):
+        for outcome in run_ranks(2, attempt, one):
+            assert (outcome.orders, outcome.messages, outcome.error) == ([], [], "")
 
 
 @pytest.mark.slow

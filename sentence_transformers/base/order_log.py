@@ -90,7 +90,7 @@ class OrderLog(TrainerCallback):
     ) -> None:
         """Count the batch."""
         self.step += 1
-        self.taken()
+        self.watch.count(self.step // self._sequence_parallel)
 
     on_substep_end = on_step_end
 

@@ -11,8 +11,8 @@ its place would have to be put into each loader and each wrapper that holds the 
 of its class.
 
 Cost: samplers that draw their order as one array (the default one and ``no_duplicates_planned``) are digested from
-that array, at about a nanosecond a row; of others each batch is packed as it passes. Held are the batches that were
-read ahead, no more.
+that array, at once; of others each batch is packed as it passes. Held are the batches that were read ahead, and at
+most ``_HELD`` more.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from sentence_transformers.base.fingerprint import OrderDigest, pack_rows
 from sentence_transformers.base.planned import PlannedNoDuplicatesBatchSampler
 from sentence_transformers.base.sharing import SharedBatchSampler
 
+_HELD = 64  # batches
 _DRAW_WHOLE = (DefaultBatchSampler.__iter__, PlannedNoDuplicatesBatchSampler.__iter__)
 
 
@@ -119,15 +120,24 @@ class OrderWatch:
         """
         if self._awaited or self.reason:
             return None
-        batches = None if steps is None else steps * self.source.per_step
+        self._go_on(None if steps is None else steps * self.source.per_step)
+        return self._digest.copy()
+
+    def count(self, steps: int) -> None:
+        """So many steps were taken: what was held for them is not held for ever. Cheap enough for every step."""
+        if len(self._packed) >= _HELD:
+            self._go_on(steps * self.source.per_step)
+
+    def _go_on(self, batches: int | None) -> None:
+        """Digest up to a number of batches, or all that were read."""
         if self._order is not None:
             sampler = self.source.sampler
             whole = len(sampler) if batches is None else min(batches, len(sampler))  # without a rest that is dropped
             self._digest.update(self._order[self._digest.rows : whole * sampler.batch_size])
-        while self._packed and (batches is None or self._taken < batches):
-            self._digest.update_packed(self._packed.popleft())
-            self._taken += 1
-        return self._digest.copy()
+        due = len(self._packed) if batches is None else min(batches - self._taken, len(self._packed))
+        if due > 0:
+            self._digest.update_packed(b"".join([self._packed.popleft() for _ in range(due)]))
+            self._taken += due
 
     def fingerprint(self) -> str | None:
         """
