@@ -6,7 +6,6 @@ sorted ones. Everything here is a pure function of the records.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -62,9 +61,9 @@ def joined(before: Order, after: Order) -> Order:
     return {step: batch for step, batch in before.items() if step < checkpoint} | after
 
 
-def fingerprint(order: Order, steps: range) -> str:
-    """Eight hexadecimal digits that differ when any row, rank or step of `steps` does."""
-    return hashlib.sha256(json.dumps([order[step] for step in steps]).encode()).hexdigest()[:8]
+def rows_of(order: Order, steps: range) -> list[list[int]]:
+    """The rows of each of `steps`, rank after rank."""
+    return [[row for batch in order[step] for row in batch] for step in steps]
 
 
 def agreeing(order: Order, plan: Order, steps: range) -> int:

@@ -8,22 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from order import Order, agreeing, replayed
+from order import Order, agreeing, replayed, rows_of
 
-PAPER, INK, FAINT, ALARM = "#ffffff", "#1b1f24", "#6b7280", "#8a1c1c"
+from sentence_transformers.base.pictures import FAINT, INK, PAPER, order_map
 
-
-def colours(plan: Order, run: Order, per_epoch: int, epoch: int) -> np.ndarray:
-    """Each cell's colour, between 0 and 1, shape (ranks times batch size, steps); NaN: not in epoch 1."""
-    first = [row for step in range(per_epoch) for batch in plan[step] for row in batch]
-    place = {row: position / len(first) for position, row in enumerate(first)}
-    steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
-    columns = [[place.get(row, np.nan) for batch in run[step] for row in batch] for step in steps]
-    return np.array(columns).T
+ALARM = "#8a1c1c"
 
 
 def draw(stacks: dict[str, tuple[Order, Order]], checkpoint: int, per_epoch: int, path: Path) -> None:
@@ -41,9 +33,13 @@ def draw(stacks: dict[str, tuple[Order, Order]], checkpoint: int, per_epoch: int
     figure.subplots_adjust(left=0.075, right=0.905, top=0.775, bottom=0.09, hspace=0.32, wspace=0.06)
     for column, (heading, (plan, run)) in enumerate(stacks.items()):
         _write(axes[0, column], heading, rise=27, fontsize=12.5, fontweight="bold", color=INK)
+        order_map(
+            [rows_of(run, range(start, start + per_epoch)) for start in range(0, len(run), per_epoch)],
+            axes=axes[:, column],
+        )
         for epoch in range(epochs):
             axis = axes[epoch, column]
-            image = _panel(axis, colours(plan, run, per_epoch, epoch), len(run[0]))
+            _part_ranks(axis, len(run[0]))
             if epoch == checkpoint // per_epoch:
                 _caption_resumed(axis, plan, run, checkpoint, per_epoch)
             else:
@@ -51,27 +47,20 @@ def draw(stacks: dict[str, tuple[Order, Order]], checkpoint: int, per_epoch: int
         axes[-1, column].set_xlabel("step of the epoch", color=INK)
     for epoch in range(epochs):
         axes[epoch, 0].set_ylabel(f"Epoch {epoch + 1}", fontsize=12, fontweight="bold", color=INK, labelpad=10)
-    _colour_bar(figure, image)
+    _colour_bar(figure, axes[0, 0].images[0])
     _headline(figure, checkpoint // per_epoch + 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, facecolor=PAPER)
 
 
-def _panel(axis: Axes, cells: np.ndarray, ranks: int) -> AxesImage:
-    height, steps = cells.shape
-    extent = (0.5, steps + 0.5, height, 0)
-    image = axis.imshow(cells, aspect="auto", cmap="cividis", vmin=0, vmax=1, interpolation="nearest", extent=extent)
-    axis.set_facecolor("#d7dade")
+def _part_ranks(axis: Axes, ranks: int) -> None:
+    """Part the rows of the ranks, and name these."""
+    height = axis.get_ylim()[0]
     for rank in range(1, ranks):
         axis.axhline(rank * height / ranks, color=PAPER, linewidth=2.5)
     axis.set_yticks(
         [(rank + 0.5) * height / ranks for rank in range(ranks)], [f"rank {rank}" for rank in range(ranks)]
     )
-    axis.set_xticks([1, *range(10, steps + 1, 10)])
-    axis.tick_params(length=0, labelsize=9, labelcolor=FAINT)
-    for spine in axis.spines.values():
-        spine.set_visible(False)
-    return image
 
 
 def _write(axis: Axes, text: str, step: float = 0.5, rise: float = 5, **style: str | float) -> None:

@@ -66,7 +66,9 @@ def dry_pass(options: Namespace) -> None:
     whole.train()
     resumed = train.build_trainer(options, DryTrainer).write_to(options.record / "resumed")
     resumed.train(resume_from_checkpoint=str(options.output / f"checkpoint-{options.save_steps}"))
-    resumed.accelerator.end_training()
+    accelerator = resumed.accelerator
+    del whole, resumed
+    train.leave(accelerator)
 
 
 def main() -> None:

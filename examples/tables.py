@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from order import Check, Order, Record, agreeing, fingerprint, joined, judge
+from order import Check, Order, Record, agreeing, joined, judge, rows_of
 from pairs import Pair
 from rich import box
 from rich.table import Table
 from rich.text import Text
+
+from sentence_transformers.base.fingerprint import order_fingerprint
 
 METRICS = {"accuracy@1": "right name first", "accuracy@5": "right name among the first five", "mrr@10": "MRR@10"}
 
@@ -78,12 +80,12 @@ def _half_epoch(stack: Stack, steps: range, per_epoch: int, texts: list[Pair]) -
     rows = stack.order[steps.start][0]
     cell = Text(" → ".join(texts[rows[0]]) + "\n")
     cell.append(f"rows {' '.join(map(str, rows[:6]))} …\n", style="dim")
-    mark = fingerprint(stack.order, steps)
+    mark = order_fingerprint(rows_of(stack.order, steps))
     cell.append(mark, style="cyan")
     for back in range(per_epoch, steps.start + 1, per_epoch):
-        if mark == fingerprint(stack.order, range(steps.start - back, steps.stop - back)):
+        if mark == order_fingerprint(rows_of(stack.order, range(steps.start - back, steps.stop - back))):
             epoch = (steps.start - back) // per_epoch + 1
-            return cell.append(f"  ✗ epoch {epoch} over again", style="bold red")
+            return cell.append(f"  ✗ epoch {epoch} again", style="bold red")
     same = agreeing(stack.order, stack.plan.order, steps)
     if same == len(steps):
         return cell.append("  ✓ as planned", style="green")

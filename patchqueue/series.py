@@ -56,6 +56,7 @@ class Line:
     series: Path
     modules: Path | None  # None: own modules are kept in the patches alone
     local_version: str
+    extras: tuple[tuple[str, tuple[str, ...]], ...] = ()  # names of our own, with their requirements
 
     @classmethod
     def load(cls, root: Path) -> Line:
@@ -68,7 +69,8 @@ class Line:
                 f"Run this in a git checkout, or name the line's folder."
             ) from error
         modules = root / table["modules"] if "modules" in table else None
-        line = cls(root, root / table["series"], modules, table["local-version"])
+        extras = tuple((name, tuple(requires)) for name, requires in table.get("extras", {}).items())
+        line = cls(root, root / table["series"], modules, table["local-version"], extras)
         line._complain_if_incomplete()
         return line
 

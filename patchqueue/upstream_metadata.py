@@ -1,4 +1,4 @@
-"""The `[project]` table of the fork: upstream's METADATA, field by field, under our version."""
+"""The `[project]` table of the fork: upstream's METADATA, field by field, under our version and with our extras."""
 
 from __future__ import annotations
 
@@ -48,6 +48,10 @@ def project_table(line: Line) -> dict[str, object]:
         raise PatchQueueError(f"upstream's METADATA has fields that would be lost: {unknown}. Teach {__name__} first.")
     _compare_licences(line, files, raw.get("license_files", []))
     dependencies, extras = _requirements(raw.get("requires_dist", []), raw.get("provides_extra", []))
+    for extra, requires in line.extras:
+        if extra in extras:
+            raise PatchQueueError(f"upstream has an extra {extra!r}: take ours out of pyproject.toml, or rename it.")
+        extras[extra] = list(requires)
     fields: dict[str, object] = {ours: raw[theirs] for theirs, ours in _COPIED.items() if theirs in raw}  # type: ignore[literal-required]
     if "license" in raw:
         fields["license"] = _SPDX[raw["license"]]

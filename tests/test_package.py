@@ -15,14 +15,17 @@ import shutil
 import sys
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from packaging.metadata import Metadata
+from packaging.requirements import Requirement
 from toy_queue import OWN, ROOT, build, copy_checkout, make_toy, queue, run
 
 from patchqueue.hatch_build import mark_modified
-from patchqueue.series import PACKAGE, Line, promised, upstream_wheel
+from patchqueue.series import PACKAGE, Line, PatchQueueError, promised, upstream_wheel
+from patchqueue.upstream_metadata import project_table
 
 VERSION = "6.2.0+epoch.1"
 DIST_INFO = f"{PACKAGE}-{VERSION}.dist-info"
@@ -151,20 +154,28 @@ def test_a_notice_stays_below_the_lines_that_python_reads_only_at_the_top(line: 
     assert third.startswith("# Modified from")
 
 
-def test_metadata_is_upstreams_but_for_version_and_description(
-    wheel: dict[str, bytes], upstream: dict[str, bytes]
+def test_metadata_is_upstreams_but_for_version_description_and_own_extras(
+    line: Line, wheel: dict[str, bytes], upstream: dict[str, bytes]
 ) -> None:
     """Dependencies, extras, people, links and licence are carried over; licence files gain our NOTICE."""
     ours, theirs = metadata(wheel), metadata(upstream)
     assert str(ours.version) == VERSION
-    assert requirements(ours) == requirements(theirs)
-    for field in ("provides_extra", "classifiers", "keywords"):
+    added = {f'{wanted}; extra == "{extra}"' for extra, requires in line.extras for wanted in requires}
+    assert requirements(ours) == requirements(theirs) | {str(Requirement(wanted)) for wanted in added}
+    assert set(ours.provides_extra or []) == {*(theirs.provides_extra or []), *(extra for extra, _ in line.extras)}
+    for field in ("classifiers", "keywords"):
         assert sorted(getattr(ours, field)) == sorted(getattr(theirs, field))
     for field in ("name", "summary", "requires_python", "license_expression", "project_urls"):
         assert getattr(ours, field) == getattr(theirs, field)
     assert (ours.author_email, ours.maintainer_email) == (theirs.author_email, theirs.maintainer_email)
     assert sorted(ours.license_files or []) == sorted([*(theirs.license_files or []), "NOTICE"])
     assert ours.metadata_version == theirs.metadata_version
+
+
+def test_an_extra_of_upstreams_name_is_refused(line: Line) -> None:
+    """Ours never takes the place of upstream's without a word."""
+    with pytest.raises(PatchQueueError, match="upstream has an extra 'train': take ours out"):
+        project_table(replace(line, extras=(("train", ("rich",)),)))
 
 
 def requirements(of: Metadata) -> set[str]:

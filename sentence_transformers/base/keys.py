@@ -33,6 +33,7 @@ Hashes = npt.NDArray[np.uint64]
 
 READ_ROWS = 10_000
 READ_FORMATTED_ROWS = 1_000
+_SHOWN = 60  # characters of a value that a message shows
 _PLAIN = (str, int, float, bool, bytes, type(None), np.integer, np.floating, np.bool_)
 
 
@@ -220,3 +221,23 @@ def _check(value: Any, known: set[type]) -> None:
         encoded = getattr(value, "_hf_encoded", None)
         pickle.dumps(value if encoded is None else encoded)
         known.add(type(value))
+
+
+def shown_value(rows: Any, values: RepeatedValues, number: int, excluded: Collection[str] = ()) -> str:
+    """A repeated value in words, as one of the first two rows that hold it has it.
+
+    Args:
+        rows: returns a row, a dict, for its number; the dataset, or several in one.
+        values: the repeated values of these rows.
+        number: of the value.
+        excluded: names of columns whose values do not count.
+    """
+    text = _text_of()
+    start = values.starts[number]
+    row, other = (
+        {text(value): value for name, value in rows[int(member)].items() if name not in excluded}
+        for member in values.members[start : start + 2]
+    )
+    shared = [value for identity, value in row.items() if identity in other]
+    shown = " or ".join(map(repr, shared)) or "one that a transform drew"
+    return shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 1]}…"

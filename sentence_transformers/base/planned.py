@@ -8,14 +8,14 @@ cost.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sentence_transformers.base.sampler import DefaultBatchSampler, _sample_value_str
+from sentence_transformers.base.sampler import DefaultBatchSampler
 from transformers.utils import logging
 
-from sentence_transformers.base.keys import build_keys
+from sentence_transformers.base.keys import build_keys, shown_value
 from sentence_transformers.base.planning import Capacity, capacity, plan_epoch
 from sentence_transformers.base.repeats import RepeatedValues
 from sentence_transformers.base.tail import Rows, last_batches, steps_of
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 _NAMED = 3  # values that a warning names
-_SHOWN = 60  # characters of each
 
 
 class PlannedNoDuplicatesBatchSampler(DefaultBatchSampler):
@@ -126,6 +125,12 @@ class PlannedNoDuplicatesBatchSampler(DefaultBatchSampler):
         return min(self._capacity.planned, self._length * self.batch_size)
 
     @property
+    def rows_without_room(self) -> int:
+        """The number of rows that sit out each epoch because too many others hold the same values."""
+        held = self._capacity
+        return max(held.sitting_out - (held.rows % self.batch_size if self.drop_last else 0), 0)
+
+    @property
     def rows_in_last_batch(self) -> int:
         """The number of rows in the last batch of every epoch."""
         if self._length == self._capacity.full:
@@ -137,9 +142,8 @@ class PlannedNoDuplicatesBatchSampler(DefaultBatchSampler):
         return self._length
 
     def _warn_of_rows_sitting_out(self) -> None:
-        held = self._capacity
-        surplus = held.sitting_out - (held.rows % self.batch_size if self.drop_last else 0)
-        if surplus > 0:
+        held, surplus = self._capacity, self.rows_without_room
+        if surplus:
             logger.warning_once(
                 f"{surplus} of {held.rows} rows sit out each epoch, others each time: batches of {self.batch_size} "
                 "without duplicates do not have room for all of them. The most frequent values are "
@@ -157,17 +161,8 @@ class PlannedNoDuplicatesBatchSampler(DefaultBatchSampler):
         """The most frequent values, with their numbers of rows."""
         starts = self._values.starts  # of values in the order of their frequency
         numbers = reversed(range(max(self._values.values - _NAMED, 0), self._values.values))
-        return ", ".join(f"{self._shown(number)} ({starts[number + 1] - starts[number]} rows)" for number in numbers)
-
-    def _counting_values(self, row: int) -> dict[str, Any]:
-        """A row's values that count, by the text that identifies each."""
-        values = self.dataset[int(row)].items()
-        return {_sample_value_str(value): value for name, value in values if name not in self._excluded}
-
-    def _shown(self, number: int) -> str:
-        """The value, as one of the first two rows that hold it has it."""
-        start = self._values.starts[number]
-        row, other = map(self._counting_values, self._values.members[start : start + 2])
-        shared = [value for text, value in row.items() if text in other]
-        text = " or ".join(map(repr, shared)) or "one that a transform drew"
-        return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+        return ", ".join(
+            f"{shown_value(self.dataset, self._values, number, self._excluded)} "
+            f"({starts[number + 1] - starts[number]} rows)"
+            for number in numbers
+        )

@@ -172,7 +172,7 @@ def prepare_train_dataloader(
     even = dispatches or gathers_across_devices(loss)
     across_devices = even if across_devices is None else across_devices
     _check_parts(planned, even, across_devices)
-    batch_size = _batch_size_of_one(accelerator, batch_sampler.batch_size)
+    batch_size = batch_size_of_one(accelerator, batch_sampler.batch_size)
     shared_by = num_processes if across_devices else 1
     for sampler in planned:
         sampler.plan_for(batch_size * shared_by, shared_by, drop_last)
@@ -214,7 +214,13 @@ def _check_rows(planned: list[PlannedNoDuplicatesBatchSampler], num_processes: i
         )
 
 
-def _batch_size_of_one(accelerator: Accelerator, batch_size: int) -> int:
+def batch_size_of_one(accelerator: Accelerator, batch_size: int) -> int:
+    """
+    Number of samples per batch of one process.
+
+    Raises:
+        ValueError: If batches are to be split, and the processes do not divide ``batch_size``.
+    """
     if not accelerator.split_batches:
         return batch_size
     if batch_size % accelerator.num_processes:

@@ -1,0 +1,111 @@
+"""An order report in words: plain text, and rich tables. Both say the same; only the latter needs rich."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from sentence_transformers.base.report import EpochReport, OrderReport
+
+REASONS = {
+    "no_room": "no room: too many other rows hold the same values",
+    "incomplete_batch": "too few for a full last batch",
+    "incomplete_step": "too few for a whole last step of all processes",
+    "past_the_end": "in batches beyond the length that the sampler states",
+    "other_dataset_ended": "left when the shortest dataset ended",
+    "not_drawn": "in no batch of the sampler",
+}
+"""Why rows sit out."""
+
+
+def headline(report: OrderReport) -> str:
+    """What was looked at."""
+    rows = f"{report.rows:,} rows"
+    if len(report.datasets) > 1:
+        rows += f" of {len(report.datasets)} datasets"
+    processes = f"{report.world_size} process{'es' if report.world_size > 1 else ''} × {report.batch_size}"
+    return f"{rows}, {report.batch_sampler}, {processes} rows a step"
+
+
+def grid(report: OrderReport) -> list[tuple[str, list[str]]]:
+    """A label, and what it is in each epoch; lines that say nothing are left out."""
+    epochs = report.epochs
+    lines = [
+        ("steps", [f"{epoch.steps:,}" for epoch in epochs]),
+        ("rows used", [f"{epoch.rows_used:,}" for epoch in epochs]),
+        ("rows used more than once", [f"{epoch.rows_repeated:,}" for epoch in epochs]),
+        ("rows sitting out", [f"{sum(epoch.rows_sitting_out.values()):,}" for epoch in epochs]),
+    ]
+    for reason, text in REASONS.items():
+        counts = [epoch.rows_sitting_out.get(reason, 0) for epoch in epochs]
+        if any(counts):
+            lines.append((f"  {text}", [f"{count:,}" for count in counts]))
+    label = "batches with a value twice"
+    lines.append((label, [f"{epoch.batches_with_duplicates:,} of {epoch.batches:,}" for epoch in epochs]))
+    if report.world_size > 1:
+        label = "steps with a value twice, over all processes"
+        lines.append((label, [f"{epoch.steps_with_duplicates:,} of {epoch.steps:,}" for epoch in epochs]))
+    lines.append(("fingerprint", [epoch.fingerprint for epoch in epochs]))
+    if len(epochs) > 1:
+        lines.append(("order", [_novelty(epoch) for epoch in epochs]))
+    return lines
+
+
+def _novelty(epoch: EpochReport) -> str:
+    return "new" if epoch.same_as is None else f"epoch {epoch.same_as} again"
+
+
+def notes(report: OrderReport) -> list[str]:
+    """What a user should know beside the figures."""
+    said = []
+    if report.frequent:
+        values = ", ".join(f"{one.value} ({one.rows:,} rows)" for one in report.frequent)
+        said.append(f"Most frequent values of {', '.join(report.columns)}: {values}.")
+    else:
+        said.append(f"No value of {', '.join(report.columns) or 'any column'} is in two rows.")
+    if report.rows_in_no_epoch:
+        said.append(f"{report.rows_in_no_epoch:,} rows are in none of these {len(report.epochs)} epochs.")
+    if not report.epochs_differ:
+        said.append("An epoch repeats an earlier one's order: does the sampler follow the epoch (`set_epoch`)?")
+    if report.epochless:
+        said.append(
+            f"{', '.join(report.epochless)} shuffles, but has no `set_epoch`: what a run draws is not foreseeable; "
+            "these are the draws of this once."
+        )
+    if any(epoch.uneven_steps for epoch in report.epochs):
+        said.append("In some steps a process has no batch: a run would wait there forever.")
+    return said
+
+
+def plain(report: OrderReport) -> str:
+    """The report as text."""
+    lines = [("", [f"epoch {epoch.epoch}" for epoch in report.epochs]), *grid(report)]
+    label = max(len(name) for name, _ in lines)
+    width = max(len(cell) for _, cells in lines for cell in cells)
+    table = [f"{name:<{label}}" + "".join(f"  {cell:>{width}}" for cell in cells) for name, cells in lines]
+    return "\n".join([headline(report), "", *table, "", *notes(report)])
+
+
+def tables(report: OrderReport) -> RenderableType:
+    """The report for rich."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    for epoch in report.epochs:
+        table.add_column(f"epoch {epoch.epoch}", justify="right", no_wrap=True)
+    for name, cells in grid(report):
+        style = "dim" if name.startswith(" ") else ""
+        table.add_row(Text(name, style), *(Text(cell, _style(name, cell) or style) for cell in cells))
+    return Group(Text(headline(report), "bold"), table, *(Text(f"{note}\n") for note in notes(report)))
+
+
+def _style(name: str, cell: str) -> str:
+    if name == "fingerprint":
+        return "cyan"
+    return "bold red" if name == "order" and cell != "new" else ""
