@@ -31,9 +31,9 @@ from sentence_transformers.sentence_transformer.trainer import SentenceTransform
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
 
-from sentence_transformers.base.dispatch import StepBatchSampler
 from sentence_transformers.base.epoch import set_epoch
 from sentence_transformers.base.fingerprint import OrderDigest
+from sentence_transformers.base.scatter import PartBatchSampler
 from sentence_transformers.base.sharing import SharedBatchSampler, batch_size_of_one
 
 Batch = list[int]
@@ -100,11 +100,7 @@ class Rehearsal:
 
     def __len__(self) -> int:
         """The number of steps that the trainer takes in an epoch."""
-        batches = len(self.loader.batch_sampler)
-        if not isinstance(self.loader, DataLoaderDispatcher) or self.loader.split_batches:
-            return batches
-        whole, rest = divmod(batches, self.world_size)
-        return whole + (rest > 0 and not self.loader._drop_last)
+        return len(self.loader.batch_sampler)
 
     def epoch(self, number: int) -> Iterator[Step]:
         """
@@ -132,27 +128,9 @@ class Rehearsal:
         return (list(map(list, step)) for step in itertools.zip_longest(*shards, fillvalue=()))
 
     def _dispatched(self) -> Iterator[Step]:
-        """As ``DataLoaderDispatcher`` slices what the main process reads; what is too much is not sent."""
-        first: Batch = []
-        held: Batch = []
-        for whole in itertools.chain(self._read_at_once(), [[]]):
-            if held:
-                last = not whole
-                first = first or held
-                if last and not self.loader._drop_last and len(held) % self.world_size:
-                    size, held = len(held) // self.world_size + 1, held + first[: self.world_size]
-                else:
-                    size = len(held) // self.world_size
-                yield [held[rank * size : (rank + 1) * size] for rank in range(self.world_size)]
-            held = whole
-
-    def _read_at_once(self) -> Iterator[Batch]:
-        """The rows that the main process of a dispatching loader reads for each step."""
-        batches = iter(self._watch.over(self.loader.batch_sampler))
-        per_step = 1 if self.loader.split_batches else self.world_size
-        while step := list(itertools.islice(batches, per_step)):
-            if len(step) == per_step or not self.loader._drop_last:
-                yield [row for batch in step for row in batch]
+        """What the main process reads for each; where a last step has too few batches, its first is sent again."""
+        for step in self.loader.batch_sampler:
+            yield [*step, *step[:1] * (self.world_size - len(step))]
 
 
 class _Watch(BatchSampler):
@@ -162,9 +140,9 @@ class _Watch(BatchSampler):
         above: Any = None
         sampler = loader.batch_sampler
         # Its batches that all processes take in one step, together
-        per_step = world_size if isinstance(loader, DataLoaderDispatcher) and not loader.split_batches else 1
-        while isinstance(sampler, (BatchSamplerShard, SharedBatchSampler, StepBatchSampler)):
-            if isinstance(sampler, StepBatchSampler) or not getattr(sampler, "split_batches", True):
+        per_step = 1
+        while isinstance(sampler, (BatchSamplerShard, SharedBatchSampler, PartBatchSampler)):
+            if not getattr(sampler, "split_batches", True):
                 per_step *= world_size
             if isinstance(sampler, SharedBatchSampler) and sampler.across_devices:
                 per_step //= world_size
@@ -238,6 +216,8 @@ class _World:
             use_seedable_sampler=self.use_seedable_sampler,
             data_seed=self.data_seed,
         )
+        if isinstance(prepared, DataLoaderDispatcher):
+            prepared.state = self  # in place of the world that is started
         return prepared
 
     prepare_data_loader = prepare
