@@ -76,6 +76,10 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"trainer": WithColumns((("label", None),))},
         ("ValueError", "'label'", "None", "remove_columns('label')"),
     ),
+    "a label that is text, dispatched": (
+        {"trainer": WithColumns((("label", "good"),)), "accelerator": {"dispatch_batches": True}},
+        ("ValueError", "'label'", "'good'", "remove_columns('label')"),
+    ),
     "a second column of labels": (
         {"trainer": WithColumns((("score", 0.5),)), "sampler": "batch_sampler"},
         ("ValueError", "'score'", "0.5", "remove_columns('score')"),

@@ -5,7 +5,8 @@ broadcasts and slices. So a step is a dict of one tensor, with all that is not a
 sends along as it is. A subclass of the loader could do without that turn; but ``skip_first_batches`` makes a new
 loader of accelerate's own class, and keeps no more of ours than the collator and what it returns.
 
-Guarantee: whatever can be pickled arrives as it was, but for tensors that a batch holds twice, which arrive twice.
+Guarantee: whatever can be pickled arrives as it was, but for tensors that a batch holds twice, which arrive twice. An
+error that is packed as a :class:`Failure` is raised on the process that it arrives on.
 
 Cost: two copies of a batch's tensors, one when it is packed and one on the device that it arrives on; up to 15 bytes
 beside each tensor; and all parts are as long as the longest.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import traceback
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, NamedTuple
@@ -63,7 +65,27 @@ class _Layout:
         """The batch of a process, on the device that its bytes are on."""
         flat = rows.reshape(-1)
         tensors = [flat[at.start : at.stop].view(at.dtype).view(at.shape).clone() for at in self.places[process_index]]
-        return _Unpickler(self.batches[process_index], tensors).load()
+        batch = _Unpickler(self.batches[process_index], tensors).load()
+        if isinstance(batch, Failure):
+            raise batch.error from RuntimeError(f"raised on the main process, which dispatches:\n{batch.traceback}")
+        return batch
+
+
+class Failure:
+    """
+    What a process gets in place of a batch that could not be made.
+
+    Args:
+        error (Exception): The reason, while it is handled. One that cannot be pickled is sent as a RuntimeError.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self.traceback = traceback.format_exc()
+        try:
+            pickle.loads(pickle.dumps(error))
+            self.error = error
+        except Exception:  # whatever a class of errors does when it is copied
+            self.error = RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def pack(batches: list[Any], rows: int) -> Step:

@@ -9,7 +9,7 @@ process, and what accelerate cuts out is the batch that was collated.
 Guarantee: at each step, each process gets what the collator returned for its rows, as it would without dispatching:
 types, shapes, order of keys, whatever it holds beside tensors. Batches of a step may be of different datasets, columns
 and sizes. ``skip_first_batches``, ``set_epoch`` and ``gather_for_metrics`` work as they do for accelerate's loader,
-since it is that loader; a batch that is skipped is a step.
+since it is that loader; a batch that is skipped is a step. An error of the collator is raised on every process.
 
 Where the last step has not a batch for each process, and is not left out by ``drop_last``, the other processes get its
 first batch again. ``gather_for_metrics`` does not count it, and so counts each row of an evaluation once.
@@ -32,7 +32,7 @@ from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
 from sentence_transformers.base.dispatch import _KEPT, StepBatchSampler
-from sentence_transformers.base.packing import Step, pack
+from sentence_transformers.base.packing import Failure, Step, pack
 from sentence_transformers.base.sharing import cut
 
 
@@ -164,6 +164,9 @@ class _StepCollator:
             parts = rows
         else:
             parts = [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
-        batches = [self.collate_fn(part) for part in parts]
+        try:
+            batches = [self.collate_fn(part) for part in parts]
+        except Exception as error:  # raised on all processes, of which the others would wait for this one
+            batches = [Failure(error)]
         batches += batches[:1] * (self.num_processes - len(batches))
         return pack(batches, sum(map(len, parts)))
