@@ -193,7 +193,8 @@ def test_a_split_that_is_not_even_is_refused(tmp_path: Path, model: str) -> None
     """Three processes cannot share batches of 8 rows; the message says so and what to do."""
     accelerator = {"split_batches": True}
     run = Run(str(tmp_path), model, rows=(ROWS,), sampler="no_duplicates_planned", accelerator=accelerator)
-    with pytest.raises(RankFailed, match=r"3 processes cannot share batches of 8 rows equally\. Use a batch"):
+    said = r"3 processes cannot share batches of 8 rows equally\. Set per_device_train_batch_size"
+    with pytest.raises(RankFailed, match=said):
         run_ranks(3, train, run)
 
 
