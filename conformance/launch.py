@@ -14,13 +14,12 @@ import socket
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# The fork server of Python before 3.13 does not take over sys.path, and passes over a module that it cannot import.
 ROOT = str(Path(__file__).parents[1])
-os.environ["PYTHONPATH"] = os.pathsep.join([ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["conformance.matrix"])
 TIMEOUT = 120  # seconds for all ranks of one run
@@ -50,8 +49,9 @@ def run_ranks(
             CONTEXT.Process(target=_rank, args=(folder, environment, rank, function, args))
             for rank in range(world_size)
         ]
-        for process in ranks:
-            process.start()
+        with _importable():
+            for process in ranks:
+                process.start()
         try:
             _join(ranks, folder, exitcode, timeout)
         finally:
@@ -60,6 +60,20 @@ def run_ranks(
                 process.join()
         results = [Path(folder, f"{rank}.result") for rank in range(world_size)]
         return [pickle.loads(path.read_bytes()) if path.exists() else None for path in results]
+
+
+@contextmanager
+def _importable() -> Iterator[None]:
+    """The fork server of Python before 3.13 does not take over sys.path, and passes over what it cannot import."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([ROOT, *filter(None, [before])])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def _rank(folder: str, environment: dict[str, str], rank: int, function: Callable[..., Any], args: Any) -> None:
