@@ -157,11 +157,12 @@ def described(sampler: Any) -> str:
         return "none"
     cls = type(sampler)
     shown = [name for name in inspect.signature(cls.__init__).parameters if name not in _NOT_SHOWN]
-    if cls.__iter__ is DefaultBatchSampler.__iter__:
+    if getattr(cls, "__iter__", None) is DefaultBatchSampler.__iter__:
         shown = [name for name in shown if name != "batch_size"]
     kept = vars(sampler) if hasattr(sampler, "__dict__") else {}
     arguments = [f"{name}={kept[name]!r}" for name in shown if name in kept and _is_plain(kept[name])]
-    beneath = dict.fromkeys(described(child) for child in kept.get("batch_samplers", []))
+    children = kept.get("batch_samplers")
+    beneath = dict.fromkeys(map(described, children if isinstance(children, (list, tuple)) else ()))
     return f"{cls.__qualname__}({', '.join([*beneath, *arguments])})"
 
 
