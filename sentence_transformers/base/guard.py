@@ -136,8 +136,9 @@ class OrderGuard(OrderLog):
     def taken_order(self) -> str:
         """The digest of the rows taken of the epoch under way, once all processes agree about it."""
         order = super().taken_order()
-        facts = {"steps taken in the epoch": self.step, "order of the epoch": order or None}
-        records = self._agreed(facts if self.watch.source.shared else {})
+        if not self.watch.source.shared:  # passes of their own may end at other times on other processes
+            return order
+        records = self._agreed({"steps taken in the epoch": self.step, "order of the epoch": order or None})
         return order or next(filter(None, (record.get("order of the epoch") for record in records)), "")
 
     def _agreed(self, facts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -146,13 +147,17 @@ class OrderGuard(OrderLog):
         return records
 
     def _facts(self, state: TrainerState) -> dict[str, Any]:
-        """What must be the same on all processes for them to share one plan, as far as they share one."""
+        """
+        What must be the same on all processes for them to share one plan, as far as they share one.
+
+        Of the sampler, its class: whether its arguments make a difference (a path, a progress bar) its rows tell.
+        """
         source = self.watch.source
         facts: dict[str, Any] = {"step to go on from": state.global_step}
         if source.shared:
             facts |= {"steps in an epoch": self.steps, "batch size over all processes": self._batch_size()}
         if source.shared and not source.dispatched:
-            facts |= {"seed": self._seed(), "sampler": self._sampler}
+            facts |= {"seed": self._seed(), "sampler": self._sampler.partition("(")[0]}
             for data in self._data():
                 facts[f"rows of {data.name}"] = data.rows
                 facts[f"contents of {data.name}"] = data.digest and data.digest[:SHORT]
@@ -219,7 +224,8 @@ class OrderGuard(OrderLog):
         """Before the first step: its rows over all processes, and what comes before it with the checkpoint."""
         source = self.watch.source
         said: dict[str, Any] = {"damage": self._damage}
-        if self._before is not None and (state.is_world_process_zero or not source.dispatched):
+        # The identity is the main process's; it is that of others where they have its plan, too
+        if self._before is not None and (state.is_world_process_zero or (source.shared and not source.dispatched)):
             now = self._identity()
             said |= {"found": changes(self._before, now), "means": meaning(self._before, now)}
         first = self.taken(1)
