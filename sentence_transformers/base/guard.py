@@ -25,6 +25,7 @@ from typing import Any
 from datasets import Dataset
 from torch.utils.data import ConcatDataset
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import has_length
 from transformers.utils import logging
 
 from sentence_transformers.base.contents import contents_digest
@@ -175,9 +176,9 @@ class OrderGuard(OrderLog):
         return int(self.trainer.args.train_batch_size * self.trainer.accelerator.num_processes)
 
     def _data(self) -> tuple[DataIdentity, ...]:
-        """The datasets beneath the loader; digested once, when they are first asked for."""
+        """The datasets beneath the loader that have rows to count; digested once, when they are first asked for."""
         if self._datasets is None:
-            dataset, named = self.loader.dataset, self.trainer.train_dataset
+            dataset, named = getattr(self.loader, "dataset", None), self.trainer.train_dataset
             if isinstance(dataset, DatasetOfBatches):
                 dataset = dataset.dataset
             if self.watch.source.sampler is None:
@@ -186,7 +187,7 @@ class OrderGuard(OrderLog):
                 parts = dict(zip(named, dataset.datasets))
             else:
                 parts = {"train_dataset": dataset}
-            self._datasets = tuple(_data_identity(name, part) for name, part in parts.items())
+            self._datasets = tuple(_data_identity(name, part) for name, part in parts.items() if has_length(part))
         return self._datasets
 
     def _identity(self) -> OrderIdentity:
@@ -196,7 +197,7 @@ class OrderGuard(OrderLog):
             seed=self._seed(),
             epoch=self.epoch,
             step=self.step,
-            steps=self.steps,
+            steps=self.steps if has_length(self.loader) else 0,
             batch_size=self._batch_size(),
             processes=self.trainer.accelerator.num_processes,
             sampler=self._sampler,
