@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict
+from torch.utils.data import DataLoader, DistributedSampler
 
 from conformance import runs
 from conformance.launch import run_ranks
@@ -223,6 +224,62 @@ def test_off_lets_every_rank_have_its_own(tmp_path: Path, model: str) -> None:
     first, second = run_ranks(2, attempt, run)
     assert first.error == second.error == "" and len(first.orders) == EPOCHS
     assert first.orders != second.orders
+
+
+class Tells(runs.WrittenByAUser):
+    """Has an argument that does not decide the order."""
+
+    def __init__(self, *args: Any, verbose: bool, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.verbose = verbose
+
+
+def tells_on_the_main_process(dataset: Dataset, **kwargs: Any) -> Tells:
+    """Differs from process to process."""
+    return Tells(dataset, verbose=os.environ.get("RANK") == "0", **kwargs)
+
+
+def test_an_argument_that_does_not_decide_the_order_may_differ(tmp_path: Path, model: str) -> None:
+    """What counts are the rows."""
+    for outcome in run_ranks(2, attempt, run_of(tmp_path, model, sampler=tells_on_the_main_process)):
+        assert (len(outcome.orders), outcome.messages, outcome.error) == (EPOCHS, [], "")
+
+
+class ShareOfItsOwn(runs.SentenceTransformerTrainer):
+    """Loads as PyTorch's tutorials do: each process has a sampler of its own."""
+
+    def get_train_dataloader(self) -> Any:
+        """Not prepared by accelerate."""
+        sampler: Any = DistributedSampler(self.train_dataset, seed=1)
+        return DataLoader(self.train_dataset, batch_size=8, sampler=sampler, collate_fn=self.data_collator)
+
+
+class PartOfItsOwn(runs.SentenceTransformerTrainer):
+    """Each process reads a part of its own, again and again, until `max_steps`."""
+
+    def get_train_dataloader(self) -> Any:
+        """Passes of 5 steps on the one and of 7 on the other."""
+        part = self.train_dataset.select(range(40) if os.environ.get("RANK") == "0" else range(40, ROWS))
+        sampler: Any = DistributedSampler(part, num_replicas=1, rank=0)
+        return DataLoader(part, batch_size=8, sampler=sampler, collate_fn=self.data_collator)
+
+
+def own_order_trainer(kind: Any, run: Run, arguments: dict[str, Any], dataset: Dataset) -> Any:
+    """A trainer whose processes do not share a plan."""
+    trainer = runs.sentence_transformer_trainer(run, {**arguments, "max_steps": 12}, dataset)
+    trainer.__class__ = kind
+    return trainer
+
+
+@pytest.mark.parametrize("kind", [ShareOfItsOwn, PartOfItsOwn])
+def test_processes_with_orders_of_their_own_are_left_alone(kind: Any, tmp_path: Path, model: str) -> None:
+    """They need not end a pass together, and go on from a checkpoint of the main process in silence."""
+    arguments = {"logging_strategy": "steps"}  # the loss of an epoch is of all processes, and so waits for all
+    trainer = partial(own_order_trainer, kind)
+    run = run_of(tmp_path, model, trainer=trainer, arguments=arguments, stop_after=8)
+    for one in (run, continued(run)):
+        for outcome in run_ranks(2, attempt, one):
+            assert (outcome.messages, outcome.error) == ([], "")
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from typing import Any
 from datasets import Dataset
 from torch.utils.data import ConcatDataset
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import has_length
 from transformers.utils import logging
 
 from sentence_transformers.base.contents import contents_digest
@@ -136,8 +137,9 @@ class OrderGuard(OrderLog):
     def taken_order(self) -> str:
         """The digest of the rows taken of the epoch under way, once all processes agree about it."""
         order = super().taken_order()
-        facts = {"steps taken in the epoch": self.step, "order of the epoch": order or None}
-        records = self._agreed(facts if self.watch.source.shared else {})
+        if not self.watch.source.shared:  # passes of their own may end at other times on other processes
+            return order
+        records = self._agreed({"steps taken in the epoch": self.step, "order of the epoch": order or None})
         return order or next(filter(None, (record.get("order of the epoch") for record in records)), "")
 
     def _agreed(self, facts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -146,13 +148,17 @@ class OrderGuard(OrderLog):
         return records
 
     def _facts(self, state: TrainerState) -> dict[str, Any]:
-        """What must be the same on all processes for them to share one plan, as far as they share one."""
+        """
+        What must be the same on all processes for them to share one plan, as far as they share one.
+
+        Of the sampler, its class: whether its arguments make a difference (a path, a progress bar) its rows tell.
+        """
         source = self.watch.source
         facts: dict[str, Any] = {"step to go on from": state.global_step}
         if source.shared:
             facts |= {"steps in an epoch": self.steps, "batch size over all processes": self._batch_size()}
         if source.shared and not source.dispatched:
-            facts |= {"seed": self._seed(), "sampler": self._sampler}
+            facts |= {"seed": self._seed(), "sampler": self._sampler.partition("(")[0]}
             for data in self._data():
                 facts[f"rows of {data.name}"] = data.rows
                 facts[f"contents of {data.name}"] = data.digest and data.digest[:SHORT]
@@ -170,9 +176,9 @@ class OrderGuard(OrderLog):
         return int(self.trainer.args.train_batch_size * self.trainer.accelerator.num_processes)
 
     def _data(self) -> tuple[DataIdentity, ...]:
-        """The datasets beneath the loader; digested once, when they are first asked for."""
+        """The datasets beneath the loader that have rows to count; digested once, when they are first asked for."""
         if self._datasets is None:
-            dataset, named = self.loader.dataset, self.trainer.train_dataset
+            dataset, named = getattr(self.loader, "dataset", None), self.trainer.train_dataset
             if isinstance(dataset, DatasetOfBatches):
                 dataset = dataset.dataset
             if self.watch.source.sampler is None:
@@ -181,7 +187,7 @@ class OrderGuard(OrderLog):
                 parts = dict(zip(named, dataset.datasets))
             else:
                 parts = {"train_dataset": dataset}
-            self._datasets = tuple(_data_identity(name, part) for name, part in parts.items())
+            self._datasets = tuple(_data_identity(name, part) for name, part in parts.items() if has_length(part))
         return self._datasets
 
     def _identity(self) -> OrderIdentity:
@@ -191,7 +197,7 @@ class OrderGuard(OrderLog):
             seed=self._seed(),
             epoch=self.epoch,
             step=self.step,
-            steps=self.steps,
+            steps=self.steps if has_length(self.loader) else 0,
             batch_size=self._batch_size(),
             processes=self.trainer.accelerator.num_processes,
             sampler=self._sampler,
@@ -219,7 +225,8 @@ class OrderGuard(OrderLog):
         """Before the first step: its rows over all processes, and what comes before it with the checkpoint."""
         source = self.watch.source
         said: dict[str, Any] = {"damage": self._damage}
-        if self._before is not None and (state.is_world_process_zero or not source.dispatched):
+        # The identity is the main process's; it is that of others where they have its plan, too
+        if self._before is not None and (state.is_world_process_zero or (source.shared and not source.dispatched)):
             now = self._identity()
             said |= {"found": changes(self._before, now), "means": meaning(self._before, now)}
         first = self.taken(1)
@@ -258,7 +265,8 @@ class OrderGuard(OrderLog):
         self._repeat_said = True
         logger.warning(
             f"Epoch {self.epoch} has the same order as epoch {earlier} ({self.orders[earlier][:SHORT]}). "
-            f"{self._cause()} Each epoch should come in an order of its own."
+            f"{self._cause()} Each epoch should come in an order of its own. If this one is meant to be so, "
+            'order_guard="off" silences this.'
         )
 
     def _cause(self) -> str:

@@ -22,8 +22,8 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 FILE = "order.json"
 _VERSION = 1
 _PLAIN = (str, int, float, bool, type(None))
-# Compared by themselves, or by what follows from them: `drop_last` by the number of steps.
-_NOT_SHOWN = ("dataset", "generator", "seed", "drop_last", "batch_samplers")
+# Compared by themselves, or by what follows from them: `drop_last` by the number of steps, and `epoch` by the place.
+_NOT_SHOWN = ("dataset", "generator", "seed", "epoch", "drop_last", "batch_samplers")
 
 
 class DamagedIdentity(ValueError):
@@ -55,7 +55,7 @@ class OrderIdentity:
         seed (int): Of the order: ``data_seed``, or ``seed``.
         epoch (int): The epoch under way, counted from 0.
         step (int): The number of batches that each process has taken of it.
-        steps (int): The number of batches that each process takes in an epoch.
+        steps (int): The number of batches that each process takes in an epoch; 0 if it is not known.
         batch_size (int): The number of rows in a batch, over all processes.
         processes (int): The number of processes.
         sampler (str): What plans, with its arguments.
@@ -157,11 +157,12 @@ def described(sampler: Any) -> str:
         return "none"
     cls = type(sampler)
     shown = [name for name in inspect.signature(cls.__init__).parameters if name not in _NOT_SHOWN]
-    if cls.__iter__ is DefaultBatchSampler.__iter__:
+    if getattr(cls, "__iter__", None) is DefaultBatchSampler.__iter__:
         shown = [name for name in shown if name != "batch_size"]
     kept = vars(sampler) if hasattr(sampler, "__dict__") else {}
     arguments = [f"{name}={kept[name]!r}" for name in shown if name in kept and _is_plain(kept[name])]
-    beneath = dict.fromkeys(described(child) for child in kept.get("batch_samplers", []))
+    children = kept.get("batch_samplers")
+    beneath = dict.fromkeys(map(described, children if isinstance(children, (list, tuple)) else ()))
     return f"{cls.__qualname__}({', '.join([*beneath, *arguments])})"
 
 
@@ -232,7 +233,8 @@ def meaning(before: OrderIdentity, now: OrderIdentity) -> str:
     seen = _are_seen(before, now)
     old, new = (one.rows if seen else one.step * one.batch_size for one in (before, now))
     under_way = f"Epoch {before.epoch} was stopped after {old} rows. "
-    if _is_other_order(before, now) or before.seed != now.seed or _changes_of_data(before, now):
+    begins_alike = seen and before.rows == now.rows and before.taken == now.taken
+    if _is_other_order(before, now) or _changes_of_data(before, now) or (before.seed != now.seed and not begins_alike):
         return under_way + (
             "The rest of it is drawn from another order or other data, so that some of its rows are seen twice, and "
             "others not at all."

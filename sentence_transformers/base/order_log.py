@@ -86,6 +86,7 @@ class OrderLog(TrainerCallback):
         """The next pass over the sampler is the epoch's."""
         if self._in_epoch:
             self.epoch, self.step = self.epoch + 1, 0
+            self.orders += [""] * (self.epoch - len(self.orders))  # where the one before was none, or not a whole one
         self._in_epoch = True
         self.watch.expect()
 

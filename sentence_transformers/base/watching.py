@@ -37,6 +37,7 @@ from sentence_transformers.base.sharing import SharedBatchSampler
 
 _HELD = 64  # batches
 _WRAPPERS = (BatchSamplerShard, SkipBatchSampler, StepBatchSampler, PartBatchSampler, SharedBatchSampler)
+_CLASS: Any = vars(object)["__class__"]  # sets the class of an object that does not let its attributes be set
 _DRAW_WHOLE = (DefaultBatchSampler.__iter__, PlannedNoDuplicatesBatchSampler.__iter__)
 
 
@@ -152,20 +153,24 @@ class OrderWatch:
         digest = self.take()
         return None if digest is None else digest.short()
 
-    def passing(self, sampler: Any, cls: Any) -> Iterator[list[int]]:
-        """A pass over a sampler of class ``cls``; watched, if one is awaited when its first batch is asked for."""
+    def passing(self, batches: Iterator[list[int]], order: Any) -> Iterator[list[int]]:
+        """
+        A pass over the sampler; watched, if one is awaited when its first batch is asked for.
+
+        Args:
+            batches: Of the pass.
+            order: The rows of all of them, if the sampler draws them whole.
+        """
         if not self._awaited or self.reason:
-            yield from cls.__iter__(sampler)
+            yield from batches
             return
         self._awaited = False
-        if cls.__iter__ in _DRAW_WHOLE:
-            order = sampler._draw_order()
-            if isinstance(order, (torch.Tensor, np.ndarray)):
-                self._order = order
-                yield from sampler._cut_order(order)
-                return
+        if isinstance(order, (torch.Tensor, np.ndarray)):
+            self._order = order
+            yield from batches
+            return
         packed = self._packed
-        for batch in cls.__iter__(sampler):
+        for batch in batches:
             if not self.reason:
                 try:
                     packed.append(pack_rows(batch))
@@ -199,25 +204,39 @@ def watch_order(dataloader: Any) -> Iterator[OrderWatch]:
         return
     cls = type(sampler)
     try:
-        sampler.__class__ = _watched(cls, watch)
-    except TypeError as error:  # a list of batches, or a class that cannot have subclasses
+        _CLASS.__set__(sampler, _watched(cls, watch))
+    except Exception as error:  # a list of batches, or whatever a class says that does not want to have subclasses
         watch.reason = f"{cls.__qualname__} cannot be watched: {error}"
         yield watch
         return
     try:
         yield watch
     finally:
-        sampler.__class__ = cls
+        _CLASS.__set__(sampler, cls)
 
 
 def _watched(cls: Any, watch: OrderWatch) -> type:
     """A subclass whose passes are watched, and that is like the class otherwise."""
+    iterate = cls.__iter__
+    draws_whole = iterate in _DRAW_WHOLE
 
     class Watched(cls):  # type: ignore[misc]
         __slots__ = ()
+        __class__ = property(lambda self: cls)  # `super(self.__class__, self)` is to lead to the parent, as before
 
         def __iter__(self) -> Iterator[list[int]]:
-            return watch.passing(self, cls)
+            # At once, as the class does: it may draw from a generator that others draw from before the first batch
+            order = self._draw_order() if draws_whole else None
+            return watch.passing(self._cut_order(order) if draws_whole else iterate(self), order)
+
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            """A copy, or what is pickled, is of the class, and not watched."""
+            watched = type(self)
+            _CLASS.__set__(self, cls)
+            try:
+                return self.__reduce_ex__(protocol)
+            finally:
+                _CLASS.__set__(self, watched)
 
     Watched.__name__, Watched.__qualname__, Watched.__module__ = cls.__name__, cls.__qualname__, cls.__module__
     Watched.__doc__ = cls.__doc__
