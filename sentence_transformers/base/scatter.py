@@ -49,7 +49,8 @@ def dispatch_whole_batches(dataloader: DataLoader[Any]) -> DataLoader[Any]:
         same batches. A loader that does not dispatch, or that repeats batches over a device mesh, is returned as is.
     """
     loader: Any = dataloader
-    if not isinstance(loader, DataLoaderDispatcher) or loader.torch_device_mesh is not None:
+    # An accelerate before it repeated batches over a mesh has none
+    if not isinstance(loader, DataLoaderDispatcher) or getattr(loader, "torch_device_mesh", None) is not None:
         return dataloader
     base, num_processes = loader.base_dataloader, loader.state.num_processes
     if base.batch_sampler is None:  # it does not batch at all
