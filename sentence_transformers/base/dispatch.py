@@ -74,7 +74,9 @@ class _StepCollator:
 
     def __call__(self, rows: list[Any]) -> Any:
         starts = range(0, len(rows), self.batch_size)
-        return concatenate([self.collate_fn(rows[start : start + self.batch_size]) for start in starts])
+        batches = [self.collate_fn(rows[start : start + self.batch_size]) for start in starts]
+        # accelerate joins nothing but tensors; a batch alone is left as it is, whatever it holds
+        return batches[0] if len(batches) == 1 else concatenate(batches)
 
 
 def with_batch_sampler(

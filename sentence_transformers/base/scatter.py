@@ -9,7 +9,8 @@ process, and what accelerate cuts out is the batch that was collated.
 Guarantee: at each step, each process gets what the collator returned for its rows, as it would without dispatching:
 types, shapes, order of keys, whatever it holds beside tensors. Batches of a step may be of different datasets, columns
 and sizes. ``skip_first_batches``, ``set_epoch`` and ``gather_for_metrics`` work as they do for accelerate's loader,
-since it is that loader; a batch that is skipped is a step. An error of the collator is raised on every process.
+since it is that loader; a batch that is skipped is a step. An error of the collator, or of sending what it returned, is
+raised on every process.
 
 Where the last step has not a batch for each process, and is not left out by ``drop_last``, the other processes get its
 first batch again. ``gather_for_metrics`` does not count it, and so counts each row of an evaluation once.
@@ -48,7 +49,8 @@ def dispatch_whole_batches(dataloader: DataLoader[Any]) -> DataLoader[Any]:
         same batches. A loader that does not dispatch, or that repeats batches over a device mesh, is returned as is.
     """
     loader: Any = dataloader
-    if not isinstance(loader, DataLoaderDispatcher) or loader.torch_device_mesh is not None:
+    # An accelerate before it repeated batches over a mesh has none
+    if not isinstance(loader, DataLoaderDispatcher) or getattr(loader, "torch_device_mesh", None) is not None:
         return dataloader
     base, num_processes = loader.base_dataloader, loader.state.num_processes
     if base.batch_sampler is None:  # it does not batch at all
@@ -165,8 +167,10 @@ class _StepCollator:
         else:
             parts = [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
         try:
-            batches = [self.collate_fn(part) for part in parts]
+            return self._packed([self.collate_fn(part) for part in parts], parts)
         except Exception as error:  # raised on all processes, of which the others would wait for this one
-            batches = [Failure(error)]
+            return self._packed([Failure(error)], parts)
+
+    def _packed(self, batches: list[Any], parts: list[Any]) -> Step:
         batches += batches[:1] * (self.num_processes - len(batches))
         return pack(batches, sum(map(len, parts)))
