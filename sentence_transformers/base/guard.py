@@ -13,7 +13,8 @@ What cannot be seen is not compared: the rows of streams, and of batches that ar
 dispatched, the other processes' data is not looked at, since it is not used.
 
 Cost: a digest of the data, see :mod:`~sentence_transformers.base.contents`; it is made when it is first needed, for
-processes to compare or for a checkpoint. Two small collectives a run, and one an epoch.
+processes to compare or for a checkpoint. Two small collectives a run, and one an epoch
+where processes share one plan.
 """
 
 from __future__ import annotations
@@ -136,8 +137,9 @@ class OrderGuard(OrderLog):
     def taken_order(self) -> str:
         """The digest of the rows taken of the epoch under way, once all processes agree about it."""
         order = super().taken_order()
-        facts = {"steps taken in the epoch": self.step, "order of the epoch": order or None}
-        records = self._agreed(facts if self.watch.source.shared else {})
+        if not self.watch.source.shared:  # streams, say, of which each process has its own, may end at different steps
+            return order
+        records = self._agreed({"steps taken in the epoch": self.step, "order of the epoch": order or None})
         return order or next(filter(None, (record.get("order of the epoch") for record in records)), "")
 
     def _agreed(self, facts: dict[str, Any]) -> list[dict[str, Any]]:
