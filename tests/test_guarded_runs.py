@@ -444,6 +444,20 @@ def test_streams_have_no_fingerprint_and_stop_nobody(stop_after: int, tmp_path: 
 
 
 @pytest.mark.slow
+def own_stream_trainer(run: Run, arguments: dict[str, Any], dataset: Dataset) -> Any:
+    """Each process streams rows of its own, the first one fewer; to log an epoch's loss, it would wait for others."""
+    rows = 40 if os.environ["RANK"] == "0" else 70
+    arguments |= {"accelerator_config": {"dispatch_batches": False}, "logging_strategy": "no"}
+    arguments |= {"max_steps": 8, "ddp_timeout": 30}
+    return runs.sentence_transformer_trainer(run, arguments, dataset.take(rows).to_iterable_dataset())
+
+
+def test_streams_of_unequal_length_do_not_wait_for_each_other(tmp_path: Path, model: str) -> None:
+    """Where processes end their passes at different steps, as they may, no one waits for the others there."""
+    run = run_of(tmp_path, model, trainer=own_stream_trainer, sampler="batch_sampler")
+    assert [outcome.error for outcome in run_ranks(2, attempt, run, timeout=60)] == ["", ""]
+
+
 def test_datasets_are_named(tmp_path: Path, model: str) -> None:
     """Of several datasets, the one that changed is."""
     run = run_of(tmp_path, model, rows=(48, 48), stop_after=8, sampler="no_duplicates")

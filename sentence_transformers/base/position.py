@@ -9,7 +9,8 @@ it. So the rows at each step are those of the uninterrupted run, if the dataset 
 epoch. Each process has its own position, since shards need not be equally long.
 
 The position is written beside each checkpoint's random states, a file for each process. A checkpoint without it, such
-as the unpatched library's, has the main process's position in ``TrainerState.epoch``; it is then taken for all.
+as the unpatched library's, has the main process's position in ``TrainerState.epoch``; it is then taken for all. So it
+is, with a warning, where a file is damaged.
 
 Cost: a file of 60 bytes for each process and checkpoint. A resume reads the pass from its start, as before, and now no
 further than the position.
@@ -27,6 +28,9 @@ from typing import Any, NamedTuple
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 
 class Position(NamedTuple):
@@ -72,7 +76,10 @@ class _PositionCallback(TrainerCallback):
             return
         position = Position.of(state, state.max_steps * args.gradient_accumulation_steps)
         content = {**position._asdict(), "num_processes": args.world_size}
-        _file(checkpoint, args).write_text(json.dumps(content), "utf-8")
+        file = _file(checkpoint, args)
+        temporary = file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(content), "utf-8")
+        temporary.replace(file)  # whole, or not there
 
 
 def resumed_position(trainer: Trainer, counted: tuple[int, int], checkpoint: str | None) -> tuple[int, int]:
@@ -100,10 +107,17 @@ def passes_until_max_steps(state: TrainerState) -> bool:
 
 
 def _read(checkpoint: Path, args: TrainingArguments) -> Position:
-    if _file(checkpoint, args).exists():
-        content = json.loads(_file(checkpoint, args).read_text("utf-8"))
-        if content.pop("num_processes") == args.world_size:
-            return Position(**content)
+    file = _file(checkpoint, args)
+    if file.exists():
+        try:
+            content = json.loads(file.read_text("utf-8"))
+            if content.pop("num_processes") == args.world_size:
+                return Position(int(content["epoch"]), int(content["batches"]))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            logger.warning(
+                f"{file} is damaged ({error!r}). This process goes on where the main process was, which is its own "
+                "place unless each process has a stream of its own length."
+            )
     state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
     return Position.of(state, state.max_steps * args.gradient_accumulation_steps)
 

@@ -9,8 +9,8 @@ process, and what accelerate cuts out is the batch that was collated.
 Guarantee: at each step, each process gets what the collator returned for its rows, as it would without dispatching:
 types, shapes, order of keys, whatever it holds beside tensors. Batches of a step may be of different datasets, columns
 and sizes. ``skip_first_batches``, ``set_epoch`` and ``gather_for_metrics`` work as they do for accelerate's loader,
-since it is that loader; a batch that is skipped is a step. An error of the collator, or of sending what it returned, is
-raised on every process.
+since it is that loader; a batch that is skipped is a step. An error of the collator, or of sending what it returned,
+is raised on every process.
 
 Where the last step has not a batch for each process, and is not left out by ``drop_last``, the other processes get its
 first batch again. ``gather_for_metrics`` does not count it, and so counts each row of an evaluation once.
