@@ -191,7 +191,8 @@ def test_same_torchrun_command_continues_after_the_link_was_down(
     pair: Hosts, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The link goes down, torchrun ends on both hosts and names the lost peer; up again, the same command resumes."""
-    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    here = Path(__file__).parent
+    paths = [str(here), str(here.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     run = run_of(tmp_path / "cut", model, {})
     ends = torchrun(pair, tmp_path, run, cut=True)
