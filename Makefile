@@ -46,26 +46,26 @@ quick: setup  ## the fast tests
 	$(BIN)/python -m pytest -m "not slow" tests $(SCRATCH)/tests
 
 test-pristine: setup  ## show that every test of a defect fails on the pristine release
-	PYTHONPATH=$(PRISTINE) $(BIN)/python -m pytest --pristine $(DEFECTS)
+	PYTHONPATH=$(CURDIR)/$(PRISTINE) $(BIN)/python -m pytest --pristine $(DEFECTS)
 
 conformance: setup  ## the matrix of launch modes by promises, on the fork; ARGS="--scenario ddp --json FILE"
 	$(BIN)/python -m conformance $(ARGS)
 
 conformance-pristine: setup  ## the same on the pristine release
-	PYTHONPATH=$(PRISTINE) $(BIN)/python -m conformance $(ARGS)
+	PYTHONPATH=$(CURDIR)/$(PRISTINE) $(BIN)/python -m conformance $(ARGS)
 
 # Exit status 1 says that something is wrong, which is a result to keep.
 KEEP := -m conformance --store || test $$? -eq 1
 
 results: setup $(addprefix results-line-,$(LINES))  ## measure the fork, its lines and their releases anew, keep the results, rewrite the README's table
 	$(BIN)/python $(KEEP)
-	PYTHONPATH=$(PRISTINE) $(BIN)/python $(KEEP)
+	PYTHONPATH=$(CURDIR)/$(PRISTINE) $(BIN)/python $(KEEP)
 	$(BIN)/python -m conformance readme
 
 results-line-%: export TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD := 1
 results-line-%: build/lines/%/.ready
 	build/lines/$*/bin/python $(KEEP)
-	PYTHONPATH=build/lines/$*/pristine build/lines/$*/bin/python $(KEEP)
+	PYTHONPATH=$(CURDIR)/build/lines/$*/pristine build/lines/$*/bin/python $(KEEP)
 
 bench: setup  ## planned batches against no_duplicates_hashed and plain shuffling, fingerprints; FULL=1 goes to 100 million rows
 	$(BIN)/python benchmarks/bench_planning.py $(if $(FULL),--full)
@@ -92,13 +92,13 @@ test-line-%: build/lines/%/.ready
 	build/lines/$*/bin/python -m patchqueue unpack sentence-transformers/$*
 	build/lines/$*/bin/python -m pytest tests/test_matrix.py \
 		patches/sentence-transformers/$*/build/sentence-transformers-$*/tests
-	PYTHONPATH=build/lines/$*/pristine build/lines/$*/bin/python -m pytest --pristine tests/test_matrix.py
+	PYTHONPATH=$(CURDIR)/build/lines/$*/pristine build/lines/$*/bin/python -m pytest --pristine tests/test_matrix.py
 
 # 5.7.0 is for transformers 5.x alike: once more, among the packages that the fork itself is tested with.
 test-line-5.7.0-newest: setup
 	rm -rf build/lines/5.7.0-newest
 	$(BIN)/python -m pip install -q --no-deps --target build/lines/5.7.0-newest ./patches/sentence-transformers/5.7.0
-	PYTHONPATH=build/lines/5.7.0-newest $(BIN)/python -m pytest tests/test_matrix.py
+	PYTHONPATH=$(CURDIR)/build/lines/5.7.0-newest $(BIN)/python -m pytest tests/test_matrix.py
 
 .PRECIOUS: build/lines/%/.ready
 .SECONDEXPANSION:
