@@ -33,8 +33,8 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from sentence_transformers.base.epoch import set_epoch
 from sentence_transformers.base.fingerprint import OrderDigest
-from sentence_transformers.base.scatter import PartBatchSampler
-from sentence_transformers.base.sharing import SharedBatchSampler, batch_size_of_one
+from sentence_transformers.base.sharing import batch_size_of_one
+from sentence_transformers.base.watching import plan_source
 
 Batch = list[int]
 Step = list[Batch]
@@ -79,7 +79,7 @@ class Rehearsal:
             torch.manual_seed(args.seed)
             data = DatasetDict(self.datasets) if several else dataset
             self.loader: Any = _loader(data, self.args, world, loss, trainer_class)
-        self._watch = _Watch(self.loader, self.rows, self.world_size)
+        self._watch = _Watch(self.loader, self.rows)
 
     @property
     def batch_sampler(self) -> Any:
@@ -136,18 +136,13 @@ class Rehearsal:
 class _Watch(BatchSampler):
     """Stands beneath all that shares batches out, and notes the rows that the sampler itself puts into batches."""
 
-    def __init__(self, loader: Any, rows: int, world_size: int) -> None:
+    def __init__(self, loader: Any, rows: int) -> None:
+        source = plan_source(loader)
         above: Any = None
         sampler = loader.batch_sampler
-        # Its batches that all processes take in one step, together
-        per_step = 1
-        while isinstance(sampler, (BatchSamplerShard, SharedBatchSampler, PartBatchSampler)):
-            if not getattr(sampler, "split_batches", True):
-                per_step *= world_size
-            if isinstance(sampler, SharedBatchSampler) and sampler.across_devices:
-                per_step //= world_size
+        while sampler is not source.sampler:
             above, sampler = sampler, sampler.batch_sampler
-        self._per_step = per_step
+        self._per_step = source.per_step
         self.batch_sampler = sampler
         self.batch_size: Any = getattr(sampler, "batch_size", None)
         self.drop_last = getattr(sampler, "drop_last", False)
