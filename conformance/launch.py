@@ -87,7 +87,7 @@ def _rank(folder: str, environment: dict[str, str], rank: int, function: Callabl
         result = function(*args)
         Path(folder, f"{rank}.result").write_bytes(pickle.dumps(result))
     except BaseException:
-        Path(folder, f"{rank}.error").write_text(traceback.format_exc())
+        Path(folder, f"{time.time_ns()}-{rank}.error").write_text(traceback.format_exc())
         raise SystemExit(1) from None
 
 
@@ -102,11 +102,17 @@ def _join(ranks: list[Any], folder: str, exitcode: int, timeout: float) -> None:
                 continue
             del pending[rank]
             if process.exitcode != exitcode:
-                error = Path(folder, f"{rank}.error")
-                reason = error.read_text() if error.exists() else "no traceback"
-                raise RankFailed(f"rank {rank} ended with status {process.exitcode}, not {exitcode}:\n{reason}")
+                raise RankFailed(
+                    f"rank {rank} ended with status {process.exitcode}, not {exitcode}; {_first_error(folder)}"
+                )
     if pending:
         raise RanksHang(f"ranks {sorted(pending)} had not ended after {timeout:.0f} s")
+
+
+def _first_error(folder: str) -> str:
+    """What the first rank to fail raised: it may end after those that fail because they have lost it."""
+    errors = sorted(Path(folder).glob("*.error"))
+    return f"rank {errors[0].stem.split('-')[1]} raised:\n{errors[0].read_text()}" if errors else "no rank raised"
 
 
 def _free_port() -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import time
 from dataclasses import replace
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import pytest
@@ -173,8 +176,6 @@ def test_what_is_missing_is_named_before_anything_runs(
 
 def sleeping_trainer(run: Run, arguments: dict, dataset: object) -> None:
     """Never ends."""
-    import time
-
     time.sleep(600)
 
 
@@ -200,6 +201,25 @@ def test_a_scenario_that_the_stack_cannot_have_does_not_apply(tmp_path: Path) ->
     """Nothing runs, and the reason is kept."""
     judged = judge(Scenario("any", "any", needs=lambda: "too old"), "", tmp_path)
     assert set(judged.cells.values()) == {Cell(NOT_APPLICABLE, "too old")}
+
+
+def fail_in_turn(folder: str) -> None:
+    """Rank 1 fails first and takes long to end; rank 0 fails for it, as one whose peer has closed the connection."""
+    failed = Path(folder, "failed")
+    if os.environ["RANK"] == "1":
+        Finalize(None, time.sleep, args=(3,), exitpriority=0)
+        failed.touch()
+        raise KeyError("the cause")
+    while not failed.exists():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    raise ValueError("what follows from it")
+
+
+def test_ranks_that_fail_name_the_first_error(tmp_path: Path) -> None:
+    """A rank that ends earlier, since it has lost another, does not hide what that one raised."""
+    with pytest.raises(RankFailed, match=r"(?s)rank 0 ended with status 1, not 0; rank 1 raised:.*the cause"):
+        run_ranks(2, fail_in_turn, str(tmp_path))
 
 
 def test_a_hang_is_told_from_a_failure() -> None:
