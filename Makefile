@@ -8,7 +8,7 @@ OWN := $(wildcard sentence_transformers/base/*.py)
 SCRATCH := build/sentence-transformers-6.2.0
 LINES := 5.7.0 3.3.1
 # The tests of defects: they import nothing of the fork.
-DEFECTS := $(addprefix tests/test_,$(addsuffix .py,epochs matrix dispatching iterable bad_input own_samplers shrinking stateful_loaders world_size nodes fsdp))
+DEFECTS := $(addprefix tests/test_,$(addsuffix .py,epochs matrix dispatching iterable bad_input ranks_agree own_samplers shrinking stateful_loaders world_size nodes fsdp))
 
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
@@ -39,3 +41,21 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     folder: Path = tmp_path_factory.mktemp("model")
     return small_model(folder)
+
+
+@pytest.fixture(scope="session")
+def orders(tmp_path_factory: pytest.TempPathFactory, model: str) -> Callable[[str], list[str]]:
+    """The fingerprints of a whole run, which all of its processes log; made once for each launch mode."""
+    from guarded import LAUNCHES, attempt, run_of
+
+    from conformance.launch import run_ranks
+
+    @cache
+    def make(launch: str) -> list[str]:
+        world_size, changes = LAUNCHES[launch]
+        outcomes = run_ranks(world_size, attempt, run_of(tmp_path_factory.mktemp("whole"), model, **changes))
+        assert [(outcome.messages, outcome.error) for outcome in outcomes] == [([], "")] * world_size
+        (logged,) = {tuple(outcome.orders) for outcome in outcomes}
+        return list(logged)
+
+    return make
