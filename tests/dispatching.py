@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset, concatenate_datasets, interleave_datasets
-from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from sentence_transformers.sentence_transformer.losses import CoSENTLoss, MultipleNegativesRankingLoss
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from transformers import AutoTokenizer
@@ -19,10 +18,8 @@ from transformers import AutoTokenizer
 from conformance import runs
 from conformance.launch import RankFailed, run_ranks
 from conformance.runs import Run, continued, train
+from conformance.trainers import as_collated_trainer, default_cross_encoder_trainer
 from sentence_transformers import (
-    CrossEncoder,
-    CrossEncoderTrainer,
-    CrossEncoderTrainingArguments,
     SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
@@ -47,7 +44,7 @@ def recorded(run: Run) -> Record:
     record: Record = []
 
     def build(*arguments: Any) -> Any:
-        trainer = (run.trainer or transformer_trainer)(*arguments)
+        trainer = (run.trainer or as_collated_trainer)(*arguments)
         training_step = trainer.training_step
 
         def step(model: Any, inputs: dict[str, Any], *rest: Any, **kwargs: Any) -> torch.Tensor:
@@ -84,17 +81,6 @@ def interrupted(world_size: int, run: Run, stop_after: int) -> list[Any]:
     return [one + other for one, other in zip(before, after)]
 
 
-def transformer_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> SentenceTransformerTrainer:
-    """A Transformer model with its own collator."""
-    model = SentenceTransformer(run.model, device="cpu")
-    return SentenceTransformerTrainer(
-        model=model,
-        args=SentenceTransformerTrainingArguments(**arguments),
-        train_dataset=dataset,
-        loss=MultipleNegativesRankingLoss(model),
-    )
-
-
 def losses_trainer(run: Run, arguments: dict[str, Any], dataset: DatasetDict) -> SentenceTransformerTrainer:
     """Two datasets of different columns, each with a loss and a prompt of its own."""
     model = SentenceTransformer(run.model, device="cpu")
@@ -109,29 +95,11 @@ def losses_trainer(run: Run, arguments: dict[str, Any], dataset: DatasetDict) ->
     )
 
 
-def cross_encoder_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> CrossEncoderTrainer:
-    """A cross-encoder, with default flags; its batches are texts."""
-    torch.manual_seed(3)  # for the layer that the checkpoint lacks
-    model = CrossEncoder(run.model, num_labels=1, device="cpu")
-    return CrossEncoderTrainer(
-        model=model,
-        args=CrossEncoderTrainingArguments(**arguments),
-        train_dataset=dataset,
-        loss=BinaryCrossEntropyLoss(model),
-    )
-
-
 def evaluating_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> SentenceTransformerTrainer:
-    """Evaluates every other step, on 24 rows of its own."""
-    arguments = {**arguments, "eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 4}
-    model = SentenceTransformer(run.model, device="cpu")
-    return SentenceTransformerTrainer(
-        model=model,
-        args=SentenceTransformerTrainingArguments(**arguments),
-        train_dataset=dataset,
-        eval_dataset=runs.names(24, first=1000),
-        loss=MultipleNegativesRankingLoss(model),
-    )
+    """Evaluates every few steps, on rows that two processes share equally."""
+    trainer = runs.evaluating_trainer(run, arguments, dataset)
+    trainer.eval_dataset = runs.names(24, first=1000)
+    return trainer
 
 
 def evaluating_first_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> SentenceTransformerTrainer:
@@ -154,7 +122,7 @@ def _stream(dataset: Dataset, shards: int = 1) -> Any:
 
 def streaming_trainer(run: Run, arguments: dict[str, Any], dataset: Dataset) -> SentenceTransformerTrainer:
     """The rows are a stream, shuffled by a buffer."""
-    return transformer_trainer(run, arguments, _stream(dataset))
+    return as_collated_trainer(run, arguments, _stream(dataset))
 
 
 class SizedStream(IterableDataset):
@@ -168,7 +136,7 @@ def sized_stream_trainer(run: Run, arguments: dict[str, Any], dataset: Dataset) 
     """The trainer knows how long an epoch is."""
     stream = _stream(dataset)
     stream.__class__ = SizedStream
-    return transformer_trainer(run, arguments, stream)
+    return as_collated_trainer(run, arguments, stream)
 
 
 def files_trainer(run: Run, arguments: dict[str, Any], dataset: Dataset) -> SentenceTransformerTrainer:
@@ -177,19 +145,19 @@ def files_trainer(run: Run, arguments: dict[str, Any], dataset: Dataset) -> Sent
     starts = (0, half, half + quarter, len(dataset) - rest)
     parts = [dataset.select(range(start, start + size)) for start, size in zip(starts, (half, quarter, rest, rest))]
     streams = [part.to_iterable_dataset() for part in parts]
-    return transformer_trainer(run, arguments, concatenate_datasets(streams).shuffle(seed=7, buffer_size=16))
+    return as_collated_trainer(run, arguments, concatenate_datasets(streams).shuffle(seed=7, buffer_size=16))
 
 
 def interleaved_trainer(run: Run, arguments: dict[str, Any], dataset: DatasetDict) -> SentenceTransformerTrainer:
     """Several streams as one."""
     streams = [part.to_iterable_dataset() for part in dataset.values()]
     mixed = interleave_datasets(streams, stopping_strategy="all_exhausted").shuffle(seed=7, buffer_size=16)
-    return transformer_trainer(run, arguments, mixed)
+    return as_collated_trainer(run, arguments, mixed)
 
 
-def streaming_cross_encoder_trainer(run: Run, arguments: dict[str, Any], dataset: Dataset) -> CrossEncoderTrainer:
+def streaming_cross_encoder_trainer(run: Run, arguments: dict[str, Any], dataset: Dataset) -> Any:
     """A cross-encoder on a stream."""
-    return cross_encoder_trainer(run, arguments, _stream(dataset))
+    return default_cross_encoder_trainer(run, arguments, _stream(dataset))
 
 
 def static_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> SentenceTransformerTrainer:

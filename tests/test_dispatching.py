@@ -14,6 +14,7 @@ from dispatching import attempt, interrupted
 
 from conformance import runs
 from conformance.runs import Run, train
+from conformance.trainers import as_collated_trainer, default_cross_encoder_trainer
 
 DEFECT = pytest.mark.defect
 CASES: dict[str, tuple[Any, tuple[int, ...], dict[str, Any]]] = {
@@ -21,7 +22,7 @@ CASES: dict[str, tuple[Any, tuple[int, ...], dict[str, Any]]] = {
     "losses": (dispatching.losses_trainer, (40, 40), {}),
     "losses, split": (dispatching.losses_trainer, (40, 40), {"split_batches": True}),
     "static embedding": (dispatching.static_trainer, (40,), {}),
-    "cross-encoder": (dispatching.cross_encoder_trainer, (40,), {}),
+    "cross-encoder": (default_cross_encoder_trainer, (40,), {}),
     "sparse": (runs.sparse_encoder_trainer, (40,), {}),
     "multi-vector": (runs.multi_vector_encoder_trainer, (40,), {}),
     "evaluation stream": (dispatching.streaming_evaluation_trainer, (16,), {}),
@@ -88,7 +89,7 @@ def test_a_stream_is_read_whole_on_one_process(case: str, tmp_path: Path, model:
 @pytest.mark.parametrize("case", ["transformer", "losses"])
 def test_a_dispatched_run_resumes_exactly(case: str, tmp_path: Path, model: str) -> None:
     """Cut in epoch 1, with batches as the models have them."""
-    trainer = {"transformer": dispatching.transformer_trainer, "losses": dispatching.losses_trainer}[case]
+    trainer = {"transformer": as_collated_trainer, "losses": dispatching.losses_trainer}[case]
     run = Run(
         str(tmp_path), model, rows=CASES[case][1], epochs=2, trainer=trainer, accelerator={"dispatch_batches": True}
     )
@@ -104,7 +105,7 @@ def test_a_dispatched_run_resumes_exactly(case: str, tmp_path: Path, model: str)
 )
 def test_a_cross_encoder_trains_with_default_flags(arguments: dict[str, Any], tmp_path: Path, model: str) -> None:
     """Under DDP, it takes the losses of a run that is told that all parameters are used."""
-    run = Run(str(tmp_path), model, rows=(40,), epochs=2, trainer=dispatching.cross_encoder_trainer)
+    run = Run(str(tmp_path), model, rows=(40,), epochs=2, trainer=default_cross_encoder_trainer)
     default = Run(**{**vars(run), "arguments": arguments})
     told = Run(**{**vars(run), "arguments": {**arguments, "ddp_find_unused_parameters": False}})
     assert ran(attempt(2, default)) == ran(attempt(2, told))

@@ -11,12 +11,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hosts
 import pytest
 from hosts import NoHosts, two_hosts
 
 COMMAND = [sys.executable, hosts.__file__]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 @pytest.fixture(autouse=True)
@@ -38,11 +40,18 @@ def left_of(pid: int) -> list[str]:
     return sorted(names)
 
 
+def heed() -> None:
+    """Take the signals as a command in the foreground does, though the tests may run under ``nohup``."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
 @contextmanager
 def running() -> Iterator[subprocess.Popen[str]]:
     """Hosts on which a command runs that does not end by itself."""
     command = [*COMMAND, "run", "sh", "-c", "echo up; sleep 300"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+    options: dict[str, Any] = {"stdout": subprocess.PIPE, "text": True, "start_new_session": True, "preexec_fn": heed}
+    with subprocess.Popen(command, **options) as process:
         assert process.stdout is not None
         assert [process.stdout.readline() for _ in (0, 1)] == ["up\n", "up\n"]
         try:
@@ -67,7 +76,7 @@ def test_hosts_reach_each_other_and_nothing_else(tmp_path: Path) -> None:
     assert cut.stdout == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_leaves_nothing_behind(number: signal.Signals) -> None:
     """The hosts and all that runs on them are gone when their process has ended, with the signal's status."""
     with running() as process:
