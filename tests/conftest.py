@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -59,3 +60,19 @@ def orders(tmp_path_factory: pytest.TempPathFactory, model: str) -> Callable[[st
         return list(logged)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy checkout, with its unpacked tree; to be copied, not changed."""
+    from toy_queue import make_toy, queue
+
+    folder = make_toy(tmp_path_factory.mktemp("toy"))
+    queue(folder, "unpack")
+    return folder
+
+
+@pytest.fixture
+def checkout(toy: Path, tmp_path: Path) -> Path:
+    """A toy checkout of the test's own."""
+    return Path(shutil.copytree(toy, tmp_path / "checkout"))

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from packaging.metadata import Metadata
 from packaging.requirements import Requirement
-from toy_queue import OWN, ROOT, build, copy_checkout, make_toy, queue, run
+from toy_queue import OWN, build, copy_checkout, queue, run
 
 from patchqueue.hatch_build import mark_modified
 from patchqueue.series import PACKAGE, Line, PatchQueueError, promised, upstream_wheel
@@ -34,11 +34,8 @@ OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_EXTRA_INDEX_URL": "",
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout, or of a toy while the series is empty."""
-    folder = tmp_path_factory.mktemp("checkout")
-    if list(ROOT.glob("patches/sentence-transformers/6.2.0/*.patch")):
-        return copy_checkout(folder, patches=True)
-    return make_toy(folder)
+    """A copy of the checkout."""
+    return copy_checkout(tmp_path_factory.mktemp("checkout"), patches=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,46 +1,19 @@
-"""Planning of epochs without a value twice in a batch. Slow, obvious oracles stand beside the tests that use them.
-
-Statistical tests draw fixed seeds; each states the rate at which a correct planner with other seeds would fail it.
-"""
+"""Planning of epochs without a value twice in a batch. Slow, obvious oracles stand beside the tests that use them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from itertools import combinations
+from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chi2
+from tables import table, tables
 
 from sentence_transformers.base.draws import Draws
-from sentence_transformers.base.placing import FREQUENT, place, surplus
 from sentence_transformers.base.planning import Capacity, Plan, capacity, plan_epoch
-from sentence_transformers.base.repeats import group_rows, ragged, stable_argsort
-from sentence_transformers.base.seating import Seating
-
-FALSE_ALARM = 1e-6
-
-
-def table(rows: int, columns: int, distinct: int, seed: int, hot: float) -> np.ndarray:
-    """Values drawn at random, a share ``hot`` of the first column replaced by one value."""
-    generator = np.random.RandomState(seed)
-    values = generator.randint(0, distinct, size=(rows, columns))
-    values[generator.random_sample(rows) < hot, 0] = 0
-    return values
-
-
-def tables(columns: st.SearchStrategy[int], rows: int = 60) -> st.SearchStrategy[np.ndarray]:
-    return st.builds(
-        table,
-        st.integers(1, rows),
-        columns,
-        st.sampled_from([1, 2, 3, 10, 40, 10**6]),
-        st.integers(0, 10**6),
-        st.sampled_from([0, 0, 0.25, 0.5]),
-    )
+from sentence_transformers.base.repeats import group_rows
 
 
 def assert_valid(values: np.ndarray, plan: Plan, held: Capacity) -> None:
@@ -202,78 +175,12 @@ def test_infeasible_data_keep_their_length_while_the_rows_sitting_out_change(dro
     assert set(range(0, 2000, 4)) <= set(out)
 
 
-def test_rows_sitting_out_are_drawn_evenly():
-    """Rows of the frequent value sit out equally often (false alarm 1e-6)."""
-    values = np.where(np.arange(400) < 100, -5, np.arange(400))[:, None]
-    repeated = group_rows(values)
-    held = capacity(repeated, 10)
-    epochs = 600
-    out = np.zeros(400)
-    for epoch in range(epochs):
-        out[plan_epoch(repeated, held, 5, epoch).sitting_out] += 1
-    share = out[:100].mean() / epochs
-    statistic = ((out[:100] - share * epochs) ** 2 / (epochs * share * (1 - share))).sum() * 99 / 100
-    assert chi2.sf(statistic, 99) > FALSE_ALARM
-    assert not out[100:].any()
-
-
 def test_rows_left_out_by_drop_last_differ_between_epochs():
     """With drop_last the remainder is another one each time."""
     repeated = group_rows(np.arange(103)[:, None])
     held = capacity(repeated, 10, drop_last=True)
     left = {tuple(sorted(plan_epoch(repeated, held, 0, epoch).sitting_out.tolist())) for epoch in range(20)}
     assert held.sitting_out == 3 and len(left) == 20
-
-
-@pytest.mark.parametrize("name", ["distinct", "pairs", "dense"])
-def test_the_batch_of_a_row_is_uniform(name):
-    """Over 400 epochs rows visit all batches equally often (false alarm 1e-6 over all rows checked)."""
-    rows, batch_size, epochs = 240, 12, 400
-    values = {"distinct": np.arange(rows), "pairs": np.arange(rows) // 2, "dense": np.arange(rows) // 12}[name][
-        :, None
-    ]
-    repeated = group_rows(values)
-    held = capacity(repeated, batch_size)
-    seen = np.zeros((rows, len(held)))
-    for epoch in range(epochs):
-        order = plan_epoch(repeated, held, 11, epoch).order
-        seen[order, np.arange(rows) // batch_size] += 1
-    expected = epochs / len(held)
-    statistics = ((seen - expected) ** 2 / expected).sum(axis=1)
-    assert chi2.sf(statistics.max(), len(held) - 1) > FALSE_ALARM / rows
-
-
-@pytest.mark.parametrize("name", ["distinct", "pairs", "dense"])
-def test_two_rows_meet_as_often_as_theory_says(name):
-    """Rows that may meet do so with equal probability, whichever they are (false alarm 1e-6 over all pairs)."""
-    rows, batch_size, epochs = 60, 6, 1500
-    group = {"distinct": np.arange(rows), "pairs": np.arange(rows) // 2, "dense": np.arange(rows) // 6}[name]
-    repeated = group_rows(group[:, None])
-    held = capacity(repeated, batch_size)
-    met = np.zeros((rows, rows))
-    for epoch in range(epochs):
-        for batch in plan_epoch(repeated, held, 13, epoch):
-            met[np.ix_(batch, batch)] += 1
-    may = group[:, None] != group[None, :]
-    partners = may.sum(axis=1)[0]
-    share = (batch_size - 1) / partners
-    pairs = np.array([met[a, b] for a, b in combinations(range(rows), 2) if may[a, b]])
-    deviation = np.abs(pairs - share * epochs).max() / np.sqrt(epochs * share * (1 - share))
-    assert pairs.sum() == epochs * rows * (batch_size - 1) / 2
-    assert chi2.sf(deviation**2, 1) > FALSE_ALARM / len(pairs)
-
-
-def test_a_frequent_value_is_spread_over_the_epoch():
-    """A value in half of the batches is as often in the first half of an epoch as in the second (false alarm 1e-6)."""
-    values = np.where(np.arange(2000) < 50, -5, np.arange(2000))[:, None]
-    repeated = group_rows(values)
-    held = capacity(repeated, 20)
-    early = 0
-    for epoch in range(100):
-        batch = np.empty(2000, dtype=int)
-        batch[plan_epoch(repeated, held, 3, epoch).order] = np.arange(2000) // 20
-        early += int((batch[:50] < 50).sum())
-    assert chi2.sf((early - 2500) ** 2 / (100 * 50 * 0.25 * 50 / 99), 1) > FALSE_ALARM
 
 
 def test_the_same_arguments_give_the_same_plan_on_every_platform():
@@ -303,136 +210,6 @@ def test_the_plan_does_not_touch_the_global_generator():
     repeated = group_rows(np.arange(100)[:, None] // 2)
     plan_epoch(repeated, capacity(repeated, 10), 0, 0)
     assert (np.random.get_state()[1] == before).all()
-
-
-@pytest.mark.parametrize("rows", [2000, 20_000, 200_000])
-@pytest.mark.parametrize("multiple", [2, 50])
-def test_the_rounds_of_swaps_do_not_grow_with_the_rows(rows, multiple):
-    """Work is counted, not timed: a few rounds part all clashing rows at any size."""
-    values = np.stack([np.arange(rows) // multiple, rows + np.arange(rows)[::-1] // 2], axis=1)
-    repeated = group_rows(values)
-    draws = Draws(0, 0)
-    batch_size = rows // 250
-    seating = Seating(repeated, place(repeated, batch_size, 250, 0, draws), batch_size, 250)
-    assert len(seating.part(seating.clashing(), draws)) == 0
-    assert seating.rounds <= 12
-
-
-@settings(max_examples=100, deadline=None)
-@given(tables(st.integers(1, 3), rows=80))
-def test_rows_are_grouped_as_a_dictionary_would(values):
-    """Values in two rows or more get a number shared by just these rows; sizes never fall."""
-    holders = defaultdict(set)
-    for row, held in enumerate(values.tolist()):
-        for value in held:
-            holders[value].add(row)
-    repeated = group_rows(values)
-    groups = np.split(repeated.members, repeated.starts[1:-1]) if repeated.values else []
-    assert sorted(map(sorted, groups)) == sorted(sorted(rows) for rows in holders.values() if len(rows) > 1)
-    assert (np.diff(np.diff(repeated.starts)) >= 0).all()
-    for number, group in enumerate(groups):
-        assert np.flatnonzero((repeated.row_values == number).any(axis=1)).tolist() == group.tolist()
-
-
-def test_grouping_in_many_pieces_agrees_with_numpy():
-    """Beyond one piece, equal identities still meet: a value has a number if and only if NumPy counts two or more."""
-    values = np.random.RandomState(0).randint(-(2**62), 2**62, size=1_500_000)
-    values[::3] = values[np.random.RandomState(1).randint(0, len(values), size=len(values[::3]))]
-    repeated = group_rows(values.reshape(-1, 1))
-    counts = np.unique(values, return_counts=True)[1]
-    assert repeated.values == (counts > 1).sum() and len(repeated.members) == counts[counts > 1].sum()
-    numbers = repeated.row_values[repeated.members, 0]
-    assert (numbers == np.repeat(np.arange(repeated.values), np.diff(repeated.starts))).all()
-    assert len(np.unique(values[repeated.members])) == repeated.values
-
-
-@settings(max_examples=100, deadline=None)
-@given(tables(st.integers(1, 3), rows=120), st.integers(1, 30), st.integers(0, 9))
-def test_clashing_rows_are_all_but_one_of_each_value_and_batch(values, batch_size, seed):
-    """Taking the rows found out leaves no clash, and no fewer would do for any one value and batch."""
-    repeated = group_rows(values)
-    order = Draws(seed).permutation(len(values))
-    batches = -(-len(values) // batch_size)
-    seating = Seating(repeated, order, batch_size, batches)
-    found = set(seating.clashing().tolist())
-    for batch in range(batches):
-        holders = defaultdict(set)
-        for row in order[batch * batch_size : (batch + 1) * batch_size].tolist():
-            for value in values[row].tolist():
-                holders[value].add(row)
-        assert all(len(rows - found) <= 1 for rows in holders.values())
-        inside = order[batch * batch_size : (batch + 1) * batch_size].tolist()
-        alone = {row for row in inside if all(len(holders[value]) == 1 for value in values[row].tolist())}
-        assert not alone & found
-
-
-@settings(max_examples=100, deadline=None)
-@given(tables(st.integers(1, 3), rows=120), st.integers(1, 30), st.integers(0, 9))
-def test_meets_says_whether_another_row_of_the_batch_shares_a_value(values, batch_size, seed):
-    """For every row and every batch, the answer is that of comparing with each row in turn."""
-    repeated = group_rows(values)
-    order = Draws(seed).permutation(len(values))
-    batches = -(-len(values) // batch_size)
-    seating = Seating(repeated, order, batch_size, batches)
-    rows = np.arange(len(values), dtype=np.int32)
-    for batch in range(batches):
-        inside = order[batch * batch_size : (batch + 1) * batch_size].tolist()
-        slow = [any(set(values[row]) & set(values[other]) for other in inside if other != row) for row in rows]
-        assert seating.meets(rows, np.full(len(rows), batch), rows).tolist() == slow
-
-
-@settings(max_examples=200, deadline=None)
-@given(tables(st.just(1)), st.integers(1, 20), st.integers(0, 9))
-def test_dealing_one_value_a_row_needs_no_repair(values, batch_size, seed):
-    """Where a value is in many batches and rows hold no other, the first seating is without clashes already."""
-    repeated = group_rows(values)
-    held = capacity(repeated, batch_size)
-    if repeated.single and repeated.largest * FREQUENT > len(held):
-        order = place(repeated, batch_size, held.full, held.tail, Draws(seed))
-        assert not len(Seating(repeated, order, batch_size, len(held)).clashing())
-
-
-@settings(max_examples=100, deadline=None)
-@given(tables(st.integers(1, 3)), st.integers(1, 30))
-def test_after_the_surplus_no_value_is_in_more_rows_than_batches(values, batches):
-    """The rows that sit out bring every value down; with one column no row too many sits out."""
-    out = set(surplus(group_rows(values), batches, Draws(0).permutation(len(values))).tolist())
-    left = Counter(value for row, held in enumerate(values.tolist()) if row not in out for value in set(held))
-    assert all(count <= batches for count in left.values())
-    if values.shape[1] == 1:
-        assert len(out) == sum(max(0, count - batches) for count in Counter(values[:, 0].tolist()).values())
-
-
-def test_large_permutations_hold_each_row_once_and_differ_by_path():
-    """Beyond the size shuffled at once, the permutation is still one."""
-    first, second = Draws(0, 1).permutation(700_000), Draws(0, 2).permutation(700_000)
-    assert (np.sort(first) == np.arange(700_000)).all()
-    assert (first != second).mean() > 0.99
-
-
-def test_large_permutations_are_uniform():
-    """Blocks of rows fall evenly on blocks of places (false alarm 1e-6)."""
-    order = Draws(4, 1).permutation(640_000)
-    counts = np.zeros((64, 64))
-    np.add.at(counts, (order // 10_000, np.arange(640_000) // 10_000), 1)
-    expected = 10_000 / 64
-    assert chi2.sf(((counts - expected) ** 2 / expected).sum(), 63 * 63) > FALSE_ALARM
-
-
-@given(st.lists(st.integers(0, 2**32 - 1), max_size=50))
-def test_stable_argsort_is_pythons_sort(numbers):
-    """Equal numbers keep their order."""
-    assert stable_argsort(np.array(numbers, dtype=np.int64)).tolist() == sorted(
-        range(len(numbers)), key=numbers.__getitem__
-    )
-
-
-@given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 9)), max_size=20))
-def test_ragged_is_a_concatenation_of_ranges(pairs):
-    """Empty ranges included."""
-    slow = [number for start, size in pairs for number in range(start, start + size)]
-    columns = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    assert ragged(columns[:, 0], columns[:, 1]).tolist() == slow
 
 
 def test_bad_arguments_are_named():

@@ -83,3 +83,23 @@ def make_toy(folder: Path) -> Path:
     shutil.copyfile(tree / OWN, line.own_file(OWN))
     shutil.rmtree(folder / "build")
     return folder
+
+
+def series(folder: Path) -> dict[str, bytes]:
+    """Every file that refresh may write."""
+    line = toy_line(folder)
+    return {str(file): file.read_bytes() for file in (*line.patches, *folder.glob(f"{PACKAGE}/**/*.py"))}
+
+
+def rewrite(file: Path, old: str, new: str) -> None:
+    """Replace a text that must be there."""
+    text = file.read_text("utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), "utf-8")
+
+
+def touch_own_module_twice(folder: Path) -> None:
+    """A second commit that edits an own module."""
+    line = toy_line(folder)
+    rewrite(line.scratch / OWN, "hello", "there")
+    commit(line.scratch, "Edit the toy")

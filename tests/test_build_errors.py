@@ -1,0 +1,153 @@
+"""What a build says when something is wrong, on a toy series."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from toy_queue import (
+    HOOKED,
+    OWN,
+    SECOND,
+    build,
+    commit,
+    queue,
+    rewrite,
+    run,
+    toy_line,
+)
+
+
+def no_patches(folder: Path) -> None:
+    """The pyproject.toml without the rest of the repository."""
+    shutil.rmtree(folder / "patches")
+
+
+def empty_series(folder: Path) -> None:
+    """The pin without patches."""
+    for patch in toy_line(folder).patches:
+        patch.unlink()
+
+
+def wrong_pin(folder: Path) -> None:
+    """A sha256 that is not the wheel's."""
+    pin = toy_line(folder).pin
+    digest = pin.read_text().rstrip()[-64:]
+    rewrite(pin, digest, digest[::-1])
+
+
+def stale_hunk(folder: Path) -> None:
+    """A patch made for another release."""
+    rewrite(toy_line(folder).series / SECOND, "-import json\n", "-import jason\n")
+
+
+def hand_edited(folder: Path) -> None:
+    """A patch that applies to something else than its index lines say."""
+    rewrite(toy_line(folder).series / SECOND, "# a toy", "# another toy")
+
+
+def without_context(folder: Path) -> None:
+    """-U0 patches: git accepts them at another place."""
+    line = toy_line(folder)
+    rewrite(line.scratch / HOOKED, "import json  # a toy\n", "import json  # a toy\nimport this\n")
+    commit(line.scratch, "Insert a line")
+    run(
+        line.scratch,
+        "git",
+        "format-patch",
+        "-q",
+        "-U0",
+        "--full-index",
+        "-1",
+        "--start-number=3",
+        "-o",
+        str(line.series),
+    )
+
+
+def unsynced_module(folder: Path) -> None:
+    """An own module that was edited and not exported."""
+    rewrite(toy_line(folder).own_file(OWN), "hello", "good day")
+
+
+def stray_init(folder: Path) -> None:
+    """The file that would shadow the installed package."""
+    (folder / "sentence_transformers" / "__init__.py").touch()
+
+
+def patched_template(folder: Path) -> None:
+    """A modified file that cannot carry the notice."""
+    line = toy_line(folder)
+    template = line.scratch / "sentence_transformers/base/model_card_template.md"
+    template.write_text("mine\n" + template.read_text("utf-8"), "utf-8")
+    commit(line.scratch, "Change the card")
+    queue(folder, "refresh")
+
+
+def changed_licence(folder: Path) -> None:
+    """A licence file that is not upstream's any more."""
+    rewrite(folder / "NOTICE.txt", "Hugging Face", "Somebody")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "messages"),
+    [
+        (no_patches, ["has no upstream.txt", "not the whole checkout"]),
+        (empty_series, ["holds no *.patch"]),
+        (wrong_pin, ["Expected sha256", "serves another file than the pinned one"]),
+        (
+            stale_hunk,
+            [f"{SECOND} does not apply to", "line ", "expected: import jason", "found:    import json"],
+        ),
+        (hand_edited, [f"{SECOND} applied, but the result is not what its 'index' lines promise"]),
+        (without_context, ["0003-Insert-a-line.patch applied, but the result is not what", HOOKED]),
+        (unsynced_module, [f"own modules differ from the series: {OWN}", "refresh"]),
+        (stray_init, ["sentence_transformers/__init__.py: in sentence_transformers/ but created by no patch"]),
+        (patched_template, ["model_card_template.md is patched but cannot carry a notice"]),
+        (changed_licence, ["NOTICE.txt must be upstream's licence file, byte for byte"]),
+    ],
+)
+def test_a_build_that_fails_says_what_to_do_and_makes_nothing(
+    checkout: Path, tmp_path: Path, spoil: Callable[[Path], None], messages: list[str]
+) -> None:
+    """One message, no traceback, no artifact."""
+    spoil(checkout)
+    done = build(checkout, "wheel", tmp_path / "out", check=False)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stdout
+    assert [message for message in messages if message not in done.stdout] == [], done.stdout
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_a_build_without_git_names_git(checkout: Path, tmp_path: Path) -> None:
+    """Slim container images have none."""
+    done = build(checkout, "wheel", tmp_path / "out", check=False, env={"PATH": str(tmp_path)})
+    assert done.returncode != 0
+    assert "git is missing" in done.stdout
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_a_build_that_cannot_reach_the_index_names_the_settings_that_count(checkout: Path, tmp_path: Path) -> None:
+    """pip's command line does not reach a build; its variables and its configuration file do."""
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": "/dev/null", "PIP_RETRIES": "0"}
+    nowhere |= {"PIP_FIND_LINKS": "", "PIP_EXTRA_INDEX_URL": "", "PIP_NO_INDEX": "0"}
+    done = build(checkout, "wheel", tmp_path / "out", check=False, env=nowhere)
+    assert done.returncode != 0
+    assert "pip could not get sentence-transformers==6.2.0" in done.stdout
+    assert "PIP_INDEX_URL or pip's configuration file" in done.stdout
+    assert not list(tmp_path.glob("out/*"))
+
+
+@pytest.mark.slow
+def test_pip_shows_the_message_and_installs_nothing(checkout: Path, tmp_path: Path) -> None:
+    """The message survives pip's own reporting, in an isolated build."""
+    stale_hunk(checkout)
+    run(tmp_path, sys.executable, "-m", "venv", "--without-pip", "venv")
+    pip = (sys.executable, "-m", "pip", "--python", str(tmp_path / "venv"))
+    done = run(tmp_path, *pip, "install", "--no-deps", str(checkout), check=False)
+    assert done.returncode != 0
+    assert "expected: import jason" in done.stdout
+    assert run(tmp_path, *pip, "freeze").stdout == ""
