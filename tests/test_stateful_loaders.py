@@ -17,23 +17,19 @@ from torch.utils.data import DataLoader
 from conformance import runs
 from conformance.launch import run_ranks
 from conformance.runs import Run, Steps, continued, train
+from conformance.trainers import stateful_trainer
 
 pytest.importorskip("torchdata")
 
 DEFECT = pytest.mark.defect
 ROWS, BATCH_SIZE, EPOCHS = 100, 8, 3
-WORKERS: dict[str, dict[str, Any]] = {
+LOADERS: dict[str, dict[str, Any]] = {
     "no workers": {},
-    "workers": {"dataloader_num_workers": 2},
-    "persistent workers": {"dataloader_num_workers": 2, "dataloader_persistent_workers": True},
+    "workers": {"arguments": {"dataloader_num_workers": 2}},
+    "persistent workers": {"arguments": {"dataloader_num_workers": 2, "dataloader_persistent_workers": True}},
+    "dispatch": {"accelerator": {"dispatch_batches": True}},
+    "dispatch, workers": {"accelerator": {"dispatch_batches": True}, "arguments": {"dataloader_num_workers": 2}},
 }
-
-
-def stateful_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> Any:
-    """A trainer whose accelerator wraps torchdata's loader; its training arguments do not take that setting."""
-    trainer = runs.sentence_transformer_trainer(run, arguments, dataset)
-    trainer.accelerator.dataloader_config.use_stateful_dataloader = True
-    return trainer
 
 
 @pytest.fixture(scope="module")
@@ -50,21 +46,23 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model: str) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("world_size", "workers", "sampler"),
+    ("world_size", "loader", "sampler"),
     [
         (1, "no workers", "no_duplicates_planned"),
         pytest.param(1, "workers", "no_duplicates", marks=DEFECT),
         pytest.param(2, "persistent workers", "batch_sampler", marks=DEFECT),
         (2, "workers", "no_duplicates_planned"),
+        pytest.param(2, "dispatch", "no_duplicates", marks=DEFECT),
+        pytest.param(2, "dispatch, workers", "batch_sampler", marks=DEFECT),
     ],
 )
 def test_every_epoch_after_a_resume_has_its_own_plan(
-    world_size: int, workers: str, sampler: str, whole: Any, tmp_path: Path, model: str
+    world_size: int, loader: str, sampler: str, whole: Any, tmp_path: Path, model: str
 ) -> None:
     """Stopped at the end of epoch 0 and in epoch 1, a run goes on, through epoch 2, as one with PyTorch's loader."""
     expected = whole(world_size, sampler)
     run = Run(str(tmp_path), model, rows=(ROWS,), batch_size=BATCH_SIZE, sampler=sampler, trainer=stateful_trainer)
-    run = replace(run, arguments=WORKERS[workers])
+    run = replace(run, **LOADERS[loader])
     length = len(expected[0]) // EPOCHS
     before = run_ranks(world_size, train, replace(run, stop_after=length))
     middle = run_ranks(world_size, train, replace(continued(run), stop_after=length + 2))
