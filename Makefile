@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 UPSTREAM := patches/sentence-transformers/6.2.0
 PRISTINE := build/pristine
+DEEPSPEED := build/deepspeed
 OWN := $(wildcard sentence_transformers/base/*.py)
 SCRATCH := build/sentence-transformers-6.2.0
 LINES := 5.7.0 3.3.1
 # The tests of defects: they import nothing of the fork.
-DEFECTS := $(addprefix tests/test_,$(addsuffix .py,epochs matrix dispatching iterable bad_input ranks_agree own_samplers shrinking stateful_loaders world_size nodes fsdp))
+DEFECTS := $(addprefix tests/test_,$(addsuffix .py,epochs matrix dispatching iterable bad_input ranks_agree own_samplers shrinking stateful_loaders world_size nodes fsdp deepspeed))
 
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -35,17 +36,23 @@ $(PRISTINE)/.ready: $(UPSTREAM)/upstream.txt | $(VENV)/.ready
 	$(BIN)/python -m pip install -q --no-deps --require-hashes --target $(PRISTINE) -r $(UPSTREAM)/upstream.txt
 	@touch $@
 
+# DeepSpeed, for its tests alone: where it is installed, accelerate imports it in every run.
+$(DEEPSPEED)/.ready: requirements/deepspeed.txt | $(VENV)/.ready
+	rm -rf $(DEEPSPEED)
+	$(BIN)/python -m pip install -q --no-deps --target $(DEEPSPEED) -r requirements/deepspeed.txt
+	@touch $@
+
 demo: setup  ## train a real model on two processes, kill it, resume it, and see the order
 	$(BIN)/python examples/demo.py
 
-test: setup check  ## every test: on the fork all pass, on the pristine release every test of a defect fails
+test: setup $(DEEPSPEED)/.ready check  ## every test: on the fork all pass, on the pristine release every test of a defect fails
 	$(BIN)/python -m pytest tests $(SCRATCH)/tests
 	$(MAKE) test-pristine
 
 quick: setup  ## the fast tests
 	$(BIN)/python -m pytest -m "not slow" tests $(SCRATCH)/tests
 
-test-pristine: setup  ## show that every test of a defect fails on the pristine release
+test-pristine: setup $(DEEPSPEED)/.ready  ## show that every test of a defect fails on the pristine release
 	PYTHONPATH=$(CURDIR)/$(PRISTINE) $(BIN)/python -m pytest --pristine $(DEFECTS)
 
 conformance: setup  ## the matrix of launch modes by promises, on the fork; ARGS="--scenario ddp --json FILE"
