@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
+from packaging.version import Version
 from transformers import TrainerCallback
 
 from conformance import runs
@@ -24,7 +26,8 @@ from conformance.runs import Run, Steps, continued, train
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 DEEPSPEED = ROOT / "build" / "deepspeed"
-STAGES = (1, 2, 3)
+# transformers 5.20 waits for ever when it saves a checkpoint of stage 3, with the release as well; 5.23 does not
+STAGES = (1, 2, 3) if Version(transformers.__version__) >= Version("5.23") else (1, 2)
 STOP_AFTER = 8  # optimizer steps, of 6 an epoch
 
 
