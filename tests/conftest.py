@@ -63,6 +63,18 @@ def orders(tmp_path_factory: pytest.TempPathFactory, model: str) -> Callable[[st
 
 
 @pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A release of accelerate or transformers, with its series applied."""
+    from patchqueue.series import Line, build_tree
+
+    @cache
+    def make(name: str) -> Path:
+        return build_tree(Line.find(name, Path(__file__).parents[1]), tmp_path_factory.mktemp("roots") / "tree")
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A toy checkout, with its unpacked tree; to be copied, not changed."""
     from toy_queue import make_toy, queue

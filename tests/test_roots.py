@@ -4,18 +4,17 @@ sentence-transformers.
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
-from toy_queue import ROOT, run
+from toy_queue import ROOT, installed, run
 
 from conformance.cells import RIGHT
 from conformance.results import Results
-from patchqueue.series import Line, build_tree, start_tree
+from patchqueue.series import Line, start_tree
 
 SCENARIOS = (
     *("single", "ddp", "split", "dispatch", "default", "default-ddp"),
@@ -35,6 +34,7 @@ DEFECTS = {
             for name in ("0_no_wrapper", "1_skip", "2_skip_skip")
         ),
         "test_dataset_is_told_whatever_its_sampler_takes",
+        "test_each_pass_is_of_the_epoch_that_the_loader_counts",
         "test_resumed_epoch_goes_on",
         "test_skipping_a_batch_of_a_dispatcher_skips_a_step_0_dispatch",
     },
@@ -43,30 +43,11 @@ DEFECTS = {
 """Tests of the series that fail on the release."""
 
 
-def installed(name: str) -> bool:
-    """Whether the release that the series is for is the one that is installed."""
-    package, release = name.split("/")
-    return importlib.metadata.version(package) == release
-
-
 pytestmark = pytest.mark.slow
 each_series = pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.skipif(not installed(name), reason="another release")) for name in SERIES],
 )
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory):
-    """A function that gives the release with its series applied."""
-    made: dict[str, Path] = {}
-
-    def make(name: str) -> Path:
-        if name not in made:
-            made[name] = build_tree(Line.find(name, ROOT), tmp_path_factory.mktemp("roots") / "tree")
-        return made[name]
-
-    return make
 
 
 def pytest_run(folder: Path, *arguments: str, path: str = "") -> str:
@@ -98,3 +79,20 @@ def test_scenarios_are_right_on_unpatched_sentence_transformers(name: str, tree,
     run(ROOT, *command, check=False, env={"PYTHONPATH": path})
     found = Results.from_json((tmp_path / "results.json").read_text("utf-8")).cells()
     assert {", ".join(names): cell for names, cell in found.items() if cell.state != RIGHT}.keys() == SERIES[name]
+
+
+@each_series
+def test_tests_of_the_series_are_formatted_as_upstream_does(name: str, tree) -> None:
+    """Both packages format with ruff, lines of 119 columns."""
+    run(
+        tree(name) / "tests",
+        sys.executable,
+        "-m",
+        "ruff",
+        "format",
+        "--check",
+        "--isolated",
+        "--line-length",
+        "119",
+        ".",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -27,6 +28,12 @@ def run(
     done = subprocess.run(command, cwd=folder, env=merged, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0 or not check, done.stdout
     return done
+
+
+def installed(name: str) -> bool:
+    """Whether the release that a series, `package/release`, is for is the one that is installed, patched or not."""
+    package, release = name.split("/")
+    return importlib.metadata.version(package).partition("+")[0] == release
 
 
 def queue(folder: Path, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
