@@ -118,7 +118,7 @@ build/lines/%/.ready: requirements/lines/%.txt $$(wildcard patches/sentence-tran
 		-r patches/sentence-transformers/$*/upstream.txt
 	@touch $@
 
-outlook:  ## the newest published packages, unpatched: is the fork still needed? 0 keep the pin, 1 drop it, 2 unknown
+outlook:  ## the newest published packages, unpatched: is the fork still needed? fails unless it says "Keep the pin"
 	$(PYTHON) -m tests.outlook
 
 clean:  ## remove everything that set-up made

@@ -81,8 +81,14 @@ def verdict(found: list[Outcome], known: set[str], newest: dict[str, str], pinne
 
 def pins() -> dict[str, str]:
     """The versions that the fork is built on and tested with, on the newest Python where they differ."""
-    texts = [ROOT / "requirements" / "constraints.txt", *ROOT.glob("patches/sentence-transformers/6.*/upstream.txt")]
-    return dict(re.findall(r"^([\w-]+)==([^\s;]+)", "\n".join(text.read_text() for text in texts), re.MULTILINE))
+    series = [text for text in ROOT.glob("patches/sentence-transformers/*/upstream.txt") if not is_older(text.parent)]
+    texts = "\n".join(text.read_text() for text in (ROOT / "requirements" / "constraints.txt", *series))
+    return dict(re.findall(r"^([\w-]+)==([^\s;]+)", texts, re.MULTILINE))
+
+
+def is_older(folder: Path) -> bool:
+    """Whether a series is a line of its own, which `#subdirectory=` installs."""
+    return (folder / "pyproject.toml").exists()
 
 
 def measure(folder: Path) -> Results:

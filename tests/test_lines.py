@@ -50,30 +50,37 @@ def test_pull_requests_are_complete(line: Line) -> None:
     assert text.startswith("# ") and sections == expected
 
 
-def pinned(requirements: Path) -> dict[str, str]:
-    """The versions in a requirements file."""
-    return dict(re.findall(r"^([\w-]+)==([^\s;]+)", requirements.read_text("utf-8"), re.MULTILINE))
+def tested(release: str, package: str) -> list[tuple[int, ...]]:
+    """The versions of a package that the suite runs with on a line, by its requirements and the Makefile, ascending."""
+    names = [f"lines/{release}.txt"] if release in LINES else ["constraints.txt"]
+    if f"test-line-{release}-newest:" in (ROOT / "Makefile").read_text("utf-8"):
+        names.append("constraints.txt")
+    texts = "\n".join((ROOT / "requirements" / name).read_text("utf-8") for name in names)
+    found = re.findall(rf"^{package}==([\d.]+)", texts, re.MULTILINE)
+    return sorted(tuple(map(int, version.split("."))) for version in found)
+
+
+def matches(cell: str, versions: list[tuple[int, ...]]) -> bool:
+    """Whether a cell, `4.57` or `4.57 or newer`, names the oldest version; the newest is another where it says so."""
+    named = tuple(map(int, cell.removesuffix(" or newer").split(".")))
+    oldest, newest = (version[: len(named)] for version in (versions[0], versions[-1]))
+    return oldest == named and (newest > oldest or "newer" not in cell)
 
 
 def test_the_readmes_table_names_each_line_and_the_stack_it_is_tested_on() -> None:
-    """Line, address, installed version and stack are those of the folders and of the pinned requirements."""
-    row = re.compile(r"^\| (\S+) .*?/ (\S+).*? / (\S+).*? \| (\d\S+) \| (\S+) \| `(\S+)` \|$", re.MULTILINE)
-    rows = {
-        line: (transformers, accelerate, address.strip("`"), installs)
-        for _, transformers, accelerate, line, address, installs in row.findall(
-            (ROOT / "README.md").read_text("utf-8")
-        )
-    }
+    """Release, stack, address and installed version are those of the folders and of the pinned requirements."""
+    row = re.compile(r"^\| (\S.*) / (\S.*) / (\S.*) \| (\d\S+) \| (\S+) \| `(\S+)` \|$", re.MULTILINE)
+    rows = {cells[3]: cells for cells in row.findall((ROOT / "README.md").read_text("utf-8"))}
     assert set(rows) == {NEWEST.upstream[1], *LINES}
-    for release, (transformers, accelerate, address, installs) in rows.items():
+    for release, (own, transformers, accelerate, _, address, installs) in rows.items():
         line = LINES.get(release, NEWEST)
         assert installs == f"{release}+{line.local_version}"
         folder = line.series.relative_to(ROOT).as_posix()
-        assert address == (f"#subdirectory={folder}" if release in LINES else "–")
-        tested = pinned(ROOT / "requirements" / (f"lines/{release}.txt" if release in LINES else "constraints.txt"))
-        minor = tuple(map(int, transformers.split(".")))
-        assert minor <= tuple(map(int, tested["transformers"].split(".")[:2]))
-        assert tested["accelerate"].startswith(f"{accelerate}.")
+        assert address.strip("`") == (f"#subdirectory={folder}" if release in LINES else "–")
+        newest_named = own.split(" to ")[-1].removesuffix("x")  # `4.x to 5.x`: up to 5.
+        assert release.startswith(newest_named)
+        assert matches(transformers, tested(release, "transformers")), (release, transformers)
+        assert matches(accelerate, tested(release, "accelerate")), (release, accelerate)
 
 
 def test_every_line_is_in_make_test_lines() -> None:
