@@ -202,14 +202,14 @@ def upstream_wheel(line: Line) -> bytes:
         return wheel.read_bytes()
 
 
-def git(tree: Path, *arguments: str) -> str:
-    """Run git in `tree` alone: no user or system settings, no repository around it, one fixed committer."""
+def git(tree: Path, *arguments: str, **committer: str) -> str:
+    """Run git in `tree` alone: no user or system settings, no repository around it, a fixed committer or the given."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     env |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1"}
     # Inside a folder that an outer repository ignores, git would do nothing and exit 0.
     env |= {"GIT_CEILING_DIRECTORIES": str(tree.parent.resolve())}
     env |= {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in _AUTHOR.items()}
-    env |= {"GIT_SEQUENCE_EDITOR": "true"}  # take rebase's list of steps as it is
+    env |= {"GIT_SEQUENCE_EDITOR": "true", **committer}  # take rebase's list of steps as it is
     # These two are read from ~/.config/git even when there is no global configuration file.
     unset = ["-c", f"core.attributesFile={os.devnull}", "-c", f"core.excludesFile={os.devnull}"]
     done = run(["git", *unset, *arguments], tree, env)
