@@ -12,6 +12,7 @@ import re
 import tempfile
 from pathlib import Path
 
+from patchqueue.rules import for_upstream
 from patchqueue.series import Line, PatchQueueError, git, promised, run
 
 
@@ -89,10 +90,12 @@ def _missing(line: Line, tree: Path) -> list[Path]:
 
 
 def _commit(line: Line, patch: Path, tree: Path, committer: dict[str, str]) -> None:
-    """Commit one patch; a conflict is named."""
+    """Commit one patch, under the message that upstream is to see; a conflict is named."""
+    mail = tree.parent / patch.name
+    mail.write_bytes(for_upstream(patch.read_bytes()))
     try:
         # A checkout that has moved on holds the blobs that the patch names, so that git can merge three ways.
-        git(tree, "am", "--3way", "--keep-cr", str(patch.resolve()), **committer)
+        git(tree, "am", "--3way", "--keep-cr", str(mail), **committer)
     except PatchQueueError as error:
         names = _in_conflict(patch, tree)
         what = f"{patch.name} does not apply to {', '.join(names)}" if names else f"{patch.name} does not apply"
@@ -131,6 +134,7 @@ def _report(line: Line, checkout: Path, start: str, end: str) -> str:
     """The commits made, and what their owner may want to do next."""
     branch = _git(checkout, "branch", "--show-current").strip() or "a detached HEAD"
     made = _git(checkout, "log", "--reverse", "--format=  %h %s", f"{start}..{end}").splitlines()
+    authors = sorted(set(_git(checkout, "log", "--format=%an <%ae>", f"{start}..{end}").splitlines()))
     there = len(line.patches) - len(made)
     text = line.series / "PULL_REQUEST.md"
     return "\n".join(
@@ -139,6 +143,8 @@ def _report(line: Line, checkout: Path, start: str, end: str) -> str:
             f"{len(made)} of {len(line.patches)} patches{', the rest is there already' if there else ''}",
             *made,
             f"To undo: git reset --keep {start[:12]}",
+            f"To become their author, now {', '.join(authors)}: "
+            f"git rebase --exec 'git commit --amend --no-edit --reset-author' {start[:12]}",
             *([f"The text for a pull request: {text}"] if text.is_file() else []),
         ]
     )

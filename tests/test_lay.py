@@ -11,6 +11,7 @@ import pytest
 from toy_queue import FIRST, HOOKED, HOOKED_TOO, OWN, SECOND, make_toy, rewrite, run, toy_line
 
 from patchqueue.lay import lay
+from patchqueue.rules import for_upstream
 from patchqueue.series import PACKAGE, Line, PatchQueueError, start_tree
 
 
@@ -48,14 +49,32 @@ def state(clone: Path) -> str:
 
 
 def test_a_series_becomes_commits_and_the_command_says_which(line: Line, clone: Path) -> None:
-    """The contributor stays the author; the message names branch, commits and the way back."""
+    """The contributor stays the author; the message names branch, commits, author and the way back."""
     before = run(clone, "git", "rev-parse", "HEAD").stdout.strip()
     said = lay(line, clone)
     log = run(clone, "git", "log", "--reverse", "--format=%an, %cn: %s", f"{before}..").stdout.splitlines()
     assert log == ["A Contributor, A Maintainer: Add a toy module", "A Contributor, A Maintainer: Hook the toy in"]
-    assert "2 of 2 patches" in said and "Hook the toy in" in said
+    assert "2 of 2 patches" in said and "Hook the toy in" in said and "contributor@example.org" in said
     assert f"git reset --keep {before[:12]}" in said
     assert (clone / OWN).is_file()
+
+
+def test_what_upstream_has_no_use_for_stays_here(line: Line, clone: Path) -> None:
+    """Of a message, the trailers of this queue alone are left out."""
+    lay(line, clone)
+    message = run(clone, "git", "log", "-1", "--format=%B").stdout.strip()
+    assert message == "Hook the toy in\n\nSymptom, cause, change, and how it was tested."
+
+
+def test_trailers_of_others_go_upstream() -> None:
+    """A trailer of ours may go over several lines; the words in the text or in the diff are no trailers."""
+    text = b"Subject: A\n\nForwarded: as told.\n\n"
+    ours, others, diff = (
+        b"Drop-When: b\n c\nForwarded: no\n",
+        b"Signed-off-by: D\n",
+        b"\ndiff --git a/e b/e\n+Forwarded: no\n",
+    )
+    assert for_upstream(text + ours + others + diff) == text + others + diff
 
 
 def squash(clone: Path, onto: str) -> None:
