@@ -49,6 +49,14 @@ def faults(patch: Path, number: int, source: str = PACKAGE) -> list[str]:
     return found + [f"{path}: a patch may touch {source}/, tests/ and docs/ alone" for path in strange]
 
 
+def for_upstream(mail: bytes) -> bytes:
+    """A patch as upstream is to see it: without the trailers that are for this queue alone."""
+    message, start, diff = mail.partition(b"\ndiff --git ")
+    body, gap, trailers = message.rstrip(b"\n").rpartition(b"\n\n")
+    ours = rf"^(?:{'|'.join(_TRAILERS)}): .*\n(?: .*\n)*".encode()
+    return body + gap + re.sub(ours, b"", trailers + b"\n", flags=re.MULTILINE) + start + diff
+
+
 def _header_faults(message: str) -> list[str]:
     """Missing headers, an empty explanation, missing trailers."""
     mail = email.message_from_string(message)

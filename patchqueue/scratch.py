@@ -63,7 +63,8 @@ def refresh(line: Line) -> list[Path]:
     _fold(tree, _edited_in_checkout(line, tree))
     with tempfile.TemporaryDirectory() as folder:
         exported = export(tree, Path(folder))
-        problems = scattered(exported) or ([] if exported else [f"{tree} holds no commit after {PRISTINE} to export."])
+        problems = empty(exported) + scattered(exported)
+        problems += [] if exported else [f"{tree} holds no commit after {PRISTINE} to export."]
         if problems:
             raise PatchQueueError("\n".join(problems))
         new = {line.series / patch.name: patch.read_bytes() for patch in exported}
@@ -81,6 +82,16 @@ def export(tree: Path, folder: Path) -> list[Path]:
     """The commits after the release, as mails."""
     git(tree, "format-patch", *EXPORT, "--output-directory", str(folder.resolve()), f"{PRISTINE}..HEAD")
     return sorted(folder.glob("*.patch"))
+
+
+def empty(patches: list[Path]) -> list[str]:
+    """Mails of commits that change nothing, which git can write but not apply."""
+    return [
+        f"{patch.name}: its commit changes no file, so there is nothing to apply. Drop it "
+        f"(git rebase --force-rebase --no-keep-empty {PRISTINE}), or put a change into it, then refresh."
+        for patch in patches
+        if b"\ndiff --git " not in patch.read_bytes()
+    ]
 
 
 def scattered(patches: list[Path]) -> list[str]:

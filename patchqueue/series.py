@@ -163,15 +163,23 @@ class Line:
 
 
 def run(command: list[str], cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a tool, its messages in English, its output as text that survives any byte."""
-    return subprocess.run(
-        command,
-        cwd=cwd,
-        env={**env, "LC_ALL": "C", "LANGUAGE": "C"},
-        capture_output=True,
-        encoding="utf-8",
-        errors="surrogateescape",
-    )
+    """Run git or pip, its messages in English, its output as text that survives any byte."""
+    try:
+        return subprocess.run(
+            command,
+            cwd=cwd,
+            env={**env, "LC_ALL": "C", "LANGUAGE": "C"},
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+        )
+    except FileNotFoundError as error:
+        if not cwd.is_dir():
+            raise PatchQueueError(f"{cwd} is missing: run `python -m patchqueue unpack` first.") from error
+        # pip is run by the Python that runs this.
+        raise PatchQueueError(
+            "git is missing, and git applies the patches: install it (apt-get install git)."
+        ) from error
 
 
 @functools.cache
@@ -194,24 +202,17 @@ def upstream_wheel(line: Line) -> bytes:
         return wheel.read_bytes()
 
 
-def git(tree: Path, *arguments: str) -> str:
-    """Run git in `tree` alone: no user or system settings, no repository around it, one fixed committer."""
+def git(tree: Path, *arguments: str, **committer: str) -> str:
+    """Run git in `tree` alone: no user or system settings, no repository around it, a fixed committer or the given."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     env |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1"}
     # Inside a folder that an outer repository ignores, git would do nothing and exit 0.
     env |= {"GIT_CEILING_DIRECTORIES": str(tree.parent.resolve())}
     env |= {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in _AUTHOR.items()}
-    env |= {"GIT_SEQUENCE_EDITOR": "true"}  # take rebase's list of steps as it is
+    env |= {"GIT_SEQUENCE_EDITOR": "true", **committer}  # take rebase's list of steps as it is
     # These two are read from ~/.config/git even when there is no global configuration file.
     unset = ["-c", f"core.attributesFile={os.devnull}", "-c", f"core.excludesFile={os.devnull}"]
-    try:
-        done = run(["git", *unset, *arguments], tree, env)
-    except FileNotFoundError as error:
-        if not tree.is_dir():
-            raise PatchQueueError(f"{tree} is missing: run `python -m patchqueue unpack` first.") from error
-        raise PatchQueueError(
-            "git is missing, and git applies the patches: install it (apt-get install git)."
-        ) from error
+    done = run(["git", *unset, *arguments], tree, env)
     if done.returncode != 0:
         raise PatchQueueError(f"git {' '.join(arguments[:2])} failed in {tree}:\n{done.stderr or done.stdout}")
     return done.stdout

@@ -141,6 +141,12 @@ def drop_every_commit(folder: Path) -> None:
     run(toy_line(folder).scratch, "git", "reset", "--quiet", "--hard", "pristine")
 
 
+def commit_nothing(folder: Path) -> None:
+    """A commit without a change."""
+    person = ("-c", "user.name=A", "-c", "user.email=a@b")
+    run(toy_line(folder).scratch, "git", *person, "commit", "--quiet", "--allow-empty", "--message", "Nothing")
+
+
 def remove_tree(folder: Path) -> None:
     """No unpacked tree."""
     shutil.rmtree(folder / "build")
@@ -161,6 +167,7 @@ def replace_tree(folder: Path) -> None:
         (move_series_on, "refreshing would undo that"),
         (remove_own_module, "is missing: restore it"),
         (drop_every_commit, "holds no commit after pristine"),
+        (commit_nothing, "0003-Nothing.patch: its commit changes no file"),
         (remove_tree, "run `python -m patchqueue unpack` first"),
         (replace_tree, "was not made by `python -m patchqueue unpack`"),
     ],

@@ -16,6 +16,7 @@ from patchqueue.series import PACKAGE, Line, start_tree
 ROOT = Path(__file__).resolve().parents[1]
 OWN = f"{PACKAGE}/base/toy_epoch.py"
 HOOKED = f"{PACKAGE}/base/trainer.py"
+HOOKED_TOO = f"{PACKAGE}/base/modules/module.py"
 FIRST, SECOND = "0001-Add-a-toy-module.patch", "0002-Hook-the-toy-in.patch"
 _MESSAGE = "{}\n\nSymptom, cause, change, and how it was tested.\n\nForwarded: no\nDrop-When: the toys are put away\n"
 
@@ -73,17 +74,20 @@ def toy_line(folder: Path) -> Line:
 
 
 def make_toy(folder: Path) -> Path:
-    """A checkout whose series adds one own module with a test, and hooks it into two files of upstream's."""
+    """A checkout whose series adds one own module with a test, and hooks it into two files of upstream's.
+
+    Both patches change one line of the first file: as in the real series, neither can be replayed on the other.
+    """
     line = toy_line(copy_checkout(folder, patches=False))
     tree = folder / "build" / "making"
     start_tree(line, tree)
     (tree / "tests").mkdir()
     (tree / "tests" / "test_toy.py").write_text("def test_toy() -> None:\n    assert True\n")
     (tree / OWN).write_text('"""A toy."""\n\nGREETING = "hello"\n')
+    rewrite(tree / HOOKED, "\nimport json\n", "\nimport json  # toys\n")
     commit(tree, "Add a toy module")
-    for name in (HOOKED, f"{PACKAGE}/base/modules/module.py"):
-        text = (tree / name).read_text("utf-8")
-        (tree / name).write_text(text.replace("\nimport json\n", "\nimport json  # a toy\n", 1), "utf-8")
+    rewrite(tree / HOOKED, "\nimport json  # toys\n", "\nimport json  # a toy\n")
+    rewrite(tree / HOOKED_TOO, "\nimport json\n", "\nimport json  # a toy\n")
     commit(tree, "Hook the toy in")
     export(tree, line.series)
     line.own_file(OWN).parent.mkdir(parents=True, exist_ok=True)
