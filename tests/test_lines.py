@@ -51,7 +51,7 @@ def test_pull_requests_are_complete(line: Line) -> None:
 
 
 def tested(release: str, package: str) -> list[tuple[int, ...]]:
-    """The versions of a package that the suite runs with on a line, by its requirements and the Makefile, ascending."""
+    """The versions of a package that a line is tested with, by its requirements and the Makefile, ascending."""
     names = [f"lines/{release}.txt"] if release in LINES else ["constraints.txt"]
     if f"test-line-{release}-newest:" in (ROOT / "Makefile").read_text("utf-8"):
         names.append("constraints.txt")
