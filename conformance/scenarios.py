@@ -80,6 +80,7 @@ def needs_torchdata() -> str:
 
 SPLIT, DISPATCH = {"split_batches": True}, {"dispatch_batches": True}
 STREAMED = tuple(name for name in PROPERTIES if name not in (LENGTH, SEEDS))
+WORKERS = {"arguments": {"dataloader_num_workers": 2}}
 DATASETS = {"rows": (48, 48, 48)}
 PLANNED = {"sampler": "no_duplicates_planned"}
 FREQUENT = {"trainer": trainers.frequent_trainer, "rows": (96,)}
@@ -102,6 +103,10 @@ SCENARIOS = (
         "… texts of any length",
         2,
         {"accelerator": DISPATCH, "trainer": trainers.as_collated_trainer},
+    ),
+    Scenario("dispatch-workers", "… with workers", 2, {"accelerator": DISPATCH, **WORKERS}),
+    Scenario(
+        "dispatch-datasets", "… with workers, several datasets", 2, {"accelerator": DISPATCH, **WORKERS, **DATASETS}
     ),
     Scenario("auto-batch-size", "`auto_find_batch_size`, one process", 1, SMALL_MEMORY),
     Scenario(

@@ -51,12 +51,14 @@ class PlanSource:
         per_step (int): The number of its batches that all processes take in one step, together.
         shared (bool): Whether the processes share one plan, rather than having one each.
         dispatched (bool): Whether the main process alone reads.
+        elsewhere (bool): Whether that is another process. Workers read ahead on each, for nothing on the others.
     """
 
     sampler: Any
     per_step: int = 1
     shared: bool = False
     dispatched: bool = False
+    elsewhere: bool = False
 
 
 def plan_source(dataloader: Any) -> PlanSource:
@@ -71,6 +73,7 @@ def plan_source(dataloader: Any) -> PlanSource:
     dispatched = isinstance(dataloader, DataLoaderDispatcher)
     parts = dataloader.state.num_processes if dispatched and not dataloader.split_batches else 1
     shared = dispatched
+    elsewhere = dispatched and not dataloader.state.is_main_process
     sampler = getattr(dataloader, "batch_sampler", None)
     whole = 1
     while isinstance(sampler, _WRAPPERS):
@@ -82,7 +85,7 @@ def plan_source(dataloader: Any) -> PlanSource:
         elif isinstance(sampler, SharedBatchSampler) and sampler.across_devices:
             whole *= sampler.num_processes
         sampler = sampler.batch_sampler
-    return PlanSource(sampler, max(parts // whole, 1), shared, dispatched)
+    return PlanSource(sampler, max(parts // whole, 1), shared, dispatched, elsewhere)
 
 
 class OrderWatch:
@@ -99,6 +102,8 @@ class OrderWatch:
     def __init__(self, source: PlanSource) -> None:
         self.source = source
         self.reason = "" if source.sampler is not None else "its rows are streamed, or it has no batch sampler"
+        if source.elsewhere:
+            self.reason = "the main process reads"
         """Why there is nothing to see; empty if there is."""
         self.expect()
 
@@ -199,7 +204,7 @@ def watch_order(dataloader: Any) -> Iterator[OrderWatch]:
     """
     watch = OrderWatch(plan_source(dataloader))
     sampler: Any = watch.source.sampler
-    if sampler is None:
+    if watch.reason:
         yield watch
         return
     cls = type(sampler)
