@@ -12,6 +12,7 @@ import pytest
 from conformance import runs
 from conformance.launch import run_ranks
 from conformance.runs import Run, train
+from conformance.trainers import as_collated_trainer
 
 DEFECT = pytest.mark.defect
 ROWS = 48
@@ -19,17 +20,27 @@ ROWS = 48
 
 @dataclass(frozen=True)
 class WithColumns:
-    """A trainer on the usual data with other columns: a value for each row, or another name."""
+    """A trainer on the usual data with other columns: a value for each row, another name, a value that is missing."""
 
     values: tuple[tuple[str, Any], ...] = ()
     names: tuple[tuple[str, str], ...] = ()
+    missing: tuple[str, int] | None = None  # a column, and a row in which it has none
     build: Any = runs.sentence_transformer_trainer
 
     def __call__(self, run: Run, arguments: dict[str, Any], dataset: Any) -> Any:
         for name, value in self.values:
             dataset = dataset.remove_columns(name) if name in dataset.column_names else dataset
             dataset = dataset.add_column(name, [value] * len(dataset))
+        if self.missing:
+            column, row = self.missing
+            values = [None if index == row else value for index, value in enumerate(dataset[column])]
+            dataset = dataset.remove_columns(column).add_column(column, values)
         return self.build(run, arguments, dataset.rename_columns(dict(self.names)))
+
+
+def stream_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> Any:
+    """Streams the rows, which are dispatched by default."""
+    return as_collated_trainer(run, {**arguments, "max_steps": 4}, dataset.to_iterable_dataset())
 
 
 def refusal(run: Run) -> str:
@@ -43,7 +54,7 @@ def refusal(run: Run) -> str:
 
 SPLIT = ("ValueError", "split_batches", "per_device_train_batch_size", "multiple of 2")
 CROSS_ENCODER = WithColumns(
-    (("label", 1.0),), (("anchor", "prompt"), ("positive", "response")), runs.cross_encoder_trainer
+    (("label", 1.0),), (("anchor", "prompt"), ("positive", "response")), build=runs.cross_encoder_trainer
 )
 CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "a batch that cannot be split": ({"batch_size": 7, "accelerator": {"split_batches": True}}, SPLIT),
@@ -75,6 +86,26 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "a label that is missing": (
         {"trainer": WithColumns((("label", None),))},
         ("ValueError", "'label'", "None", "remove_columns('label')"),
+    ),
+    "one label that is missing": (
+        {"trainer": WithColumns((("label", 1.0),), missing=("label", 5))},
+        ("ValueError", "'label'", "None", "remove_columns('label')"),
+    ),
+    "one label of many that is missing, dispatched": (
+        {
+            "rows": (160,),
+            "trainer": WithColumns((("label", 1.0),), missing=("label", 120)),
+            "accelerator": {"dispatch_batches": True},
+        },
+        ("ValueError", "'label'", "None", "remove_columns('label')"),
+    ),
+    "one text that is missing": (
+        {"trainer": WithColumns(missing=("anchor", 5))},
+        ("ValueError", "'anchor'", "None", "remove_columns('anchor')"),
+    ),
+    "a stream of too few rows for a step": (
+        {"rows": (10,), "trainer": stream_trainer},
+        ("ValueError", "no batch to dispatch", "per_device_train_batch_size"),
     ),
     "a label that is text, dispatched": (
         {"trainer": WithColumns((("label", "good"),)), "accelerator": {"dispatch_batches": True}},

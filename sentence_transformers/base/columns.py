@@ -9,7 +9,7 @@ Cost: none but on failure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,22 +22,23 @@ _SHOWN = 60  # characters of a value
 
 
 @contextmanager
-def naming_column(column: str, values: list[Any], wanted: str) -> Iterator[None]:
+def naming_column(column: str, values: Iterable[Any], wanted: str) -> Iterator[None]:
     """
-    Within this context, an error of collating names the column.
+    Within this context, an error of reading a column names it, and a value that is missing, or else the first one.
 
     Args:
         column (str): The column's name.
-        values (list): Its values in the batch.
+        values (iterable): Those that are read. They are looked at after an error, and not before.
         wanted (str): What the column is read as, for the message.
 
     Raises:
-        ValueError: From an error of type or value that collating raised.
+        ValueError: From an error of type or value.
     """
     try:
         yield
     except (TypeError, ValueError) as error:
-        shown = repr(values[0]) if values else "nothing"
+        values = list(values)
+        shown = repr(next((value for value in values if value is None), values[0])) if values else "nothing"
         shown = shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 1]}…"
         raise ValueError(
             f"Column {column!r} of the dataset is read as {wanted}, but values such as {shown} cannot be: {error}. "

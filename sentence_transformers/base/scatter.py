@@ -19,6 +19,8 @@ Cost: what accelerate's dispatching costs, and a copy of each batch. Every proce
 tensors, objects are pickled, as accelerate does with a batch's structure. With an ``IterableDataset``, a worker reads
 a whole step at a time, as it does where accelerate shards it row by row.
 
+A pass without a batch is an error on every process, as long as no batch is skipped.
+
 Known bias: where the last step of an evaluation has fewer rows than processes, a row is counted for each process.
 """
 
@@ -65,10 +67,27 @@ def dispatch_whole_batches(dataloader: DataLoader[Any]) -> DataLoader[Any]:
         sampler = PartBatchSampler(base.batch_sampler, num_processes, loader.split_batches, loader._drop_last)
         batching = {"dataset": DatasetOfBatches(base.dataset), "batch_sampler": sampler}
         collate = _StepCollator(base.collate_fn, num_processes)
-    loader.base_dataloader = type(base)(collate_fn=collate, **batching, **_kept(base))
+    loader.base_dataloader = _never_empty(type(base))(collate_fn=collate, **batching, **_kept(base))
     # A batch is a step, to be split, in which each process has a part: there are no rows to be filled up
     loader.split_batches = loader._drop_last = True
     return dataloader
+
+
+def _never_empty(cls: Any) -> Any:
+    """A loader of which a pass without a batch has one step, a failure; accelerate would broadcast a None."""
+
+    class NeverEmpty(cls):  # type: ignore[misc]
+        def __iter__(self) -> Iterator[Step]:
+            steps = super().__iter__()  # at once, as the class does
+            return _or_failure(steps, self.collate_fn)
+
+    return NeverEmpty
+
+
+def _or_failure(steps: Iterator[Step], collate: _StepCollator) -> Iterator[Step]:
+    first = next(steps, None)
+    yield collate([]) if first is None else first
+    yield from steps
 
 
 def _undispatched(loader: Any) -> DataLoader[Any]:
@@ -167,6 +186,12 @@ class _StepCollator:
         else:
             parts = [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
         try:
+            if not parts:
+                raise ValueError(
+                    "There is no batch to dispatch: the rows of the dataset do not fill one for each of "
+                    f"{self.num_processes} processes. Lower per_device_train_batch_size or "
+                    "per_device_eval_batch_size, or use more rows or fewer processes."
+                )
             return self._packed([self.collate_fn(part) for part in parts], parts)
         except Exception as error:  # raised on all processes, of which the others would wait for this one
             return self._packed([Failure(error)], parts)
