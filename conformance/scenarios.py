@@ -98,15 +98,15 @@ SCENARIOS = (
     Scenario("dispatch", "`dispatch_batches`, tensors of one shape", 2, {"accelerator": DISPATCH}),
     Scenario("dispatch-3", "… on 3", 3, {"accelerator": DISPATCH}),
     Scenario("dispatch-split", "… with `split_batches`", 2, {"accelerator": {**DISPATCH, **SPLIT}}),
+    Scenario("dispatch-workers", "… with workers", 2, {"accelerator": DISPATCH, **WORKERS}),
+    Scenario(
+        "dispatch-datasets", "… with workers, several datasets", 2, {"accelerator": DISPATCH, **WORKERS, **DATASETS}
+    ),
     Scenario(
         "dispatch-texts",
         "… texts of any length",
         2,
         {"accelerator": DISPATCH, "trainer": trainers.as_collated_trainer},
-    ),
-    Scenario("dispatch-workers", "… with workers", 2, {"accelerator": DISPATCH, **WORKERS}),
-    Scenario(
-        "dispatch-datasets", "… with workers, several datasets", 2, {"accelerator": DISPATCH, **WORKERS, **DATASETS}
     ),
     Scenario("auto-batch-size", "`auto_find_batch_size`, one process", 1, SMALL_MEMORY),
     Scenario(
