@@ -223,14 +223,13 @@ def _density(figure: Figure, panel: Axes, x: Floats, y: Floats, lengths: list[in
     from matplotlib.colors import LogNorm
 
     counts = bin_counts(x, y, lengths, BINS)
+    darkest = max(int(counts.max()), len(x) / BINS)  # an order that comes again, in any picture
     image = panel.imshow(
         np.ma.masked_equal(counts, 0),
         origin="lower",
         aspect="auto",
         cmap=_visible_on_white(darkening=True),
-        norm=LogNorm(
-            1, max(int(counts.max()), len(x) / BINS)
-        ),  # an order that comes again is the darkest, in any picture
+        norm=LogNorm(1, darkest),
         interpolation="nearest",
         extent=(0, lengths[0], 0, lengths[1]),
     )
@@ -285,8 +284,8 @@ def _visible_on_white(darkening: bool = False) -> Any:
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
-    ends = (LIGHTEST, 0) if darkening else (0, LIGHTEST)
-    return ListedColormap(colormaps["cividis"](np.linspace(*ends, 256)))
+    kept = np.linspace(0, LIGHTEST, 256)
+    return ListedColormap(colormaps["cividis"](kept[::-1] if darkening else kept))
 
 
 def _thousands() -> Any:
