@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from sentence_transformers.base.grids import Order, short_names
-from sentence_transformers.base.pictures import epoch_scatter, order_map, value_map
+from sentence_transformers.base.pictures import _headline, epoch_scatter, order_map, value_map
 
 ALIKE = [f"What is the answer to question {number}, in {number % 3} words?" for number in range(25)]
 
@@ -53,6 +53,15 @@ def test_every_text_lies_in_the_figure(rows: int, batch: int) -> None:
     assert outside(order_map(orders[:1])) == []
     assert outside(epoch_scatter(*orders[:2])) == []
     assert outside(value_map(orders[0], values, column="a column of a name that is rather long")) == []
+    wide = np.array([f"{number} {'W' * 40}" for number in range(25)])[np.arange(rows) % 25]
+    assert outside(value_map(orders[0], wide, column="W" * 40)) == []
+
+
+def test_a_long_explanation_goes_on_in_another_line() -> None:
+    """Where the figure ends."""
+    figure = order_map([[[0]]])
+    _headline(figure, "A title", "Many words. " * 25)
+    assert outside(figure) == []
 
 
 def test_absent_rows_are_told_from_present_ones_in_grey() -> None:
