@@ -110,6 +110,6 @@ def _headline(figure: Figure, epoch: int) -> None:
     figure.text(0.075, 0.94, "What each step was trained on", fontsize=18, fontweight="bold", color=INK)
     explained = (
         f"The run was killed in epoch {epoch} and resumed. Speckle is a fresh order; a smooth ramp is epoch 1 again. "
-        "Light grey: left out of epoch 1."
+        "White: left out of epoch 1."
     )
     figure.text(0.075, 0.9, explained, fontsize=11, color=FAINT)

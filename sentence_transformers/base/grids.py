@@ -8,6 +8,8 @@ Cost: linear in rows; 8 bytes a row of each epoch are held, and 4 for its place.
 
 from __future__ import annotations
 
+import reprlib
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -26,11 +28,11 @@ class Order:
         batches: The rows of each step's batch, in order.
 
     Raises:
-        ValueError: If there is no row, or a row's number is below 0.
+        ValueError: If there is no row, or a row is no whole number from 0 on.
     """
 
     def __init__(self, batches: Iterable[Sequence[int]]) -> None:
-        parts = [np.asarray(batch, dtype=np.int64) for batch in batches]
+        parts = [_row_numbers(batch) for batch in batches]
         self.rows = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
         self.sizes = np.fromiter(map(len, parts), dtype=np.int64, count=len(parts))
         if not len(self.rows) or self.rows.min() < 0:
@@ -54,6 +56,16 @@ class Order:
         place = np.full(rows, np.nan, dtype=np.float32)
         place[self.rows] = np.linspace(0, 1, len(self.rows), dtype=np.float32)
         return place
+
+
+def _row_numbers(batch: Sequence[int]) -> Ints:
+    try:
+        rows = np.asarray(batch)
+    except ValueError:  # lists of several lengths
+        rows = np.empty(0, dtype=object)
+    if rows.ndim == 1 and (np.issubdtype(rows.dtype, np.integer) or not len(batch)):
+        return rows.astype(np.int64)
+    raise ValueError(f"{reprlib.repr(batch)} is no batch: pass an epoch's batches, lists of row numbers from 0 on.")
 
 
 def order_cells(order: Order, place: Floats, most_steps: int, most_places: int) -> Floats:
@@ -115,3 +127,50 @@ def value_cells(order: Order, codes: Ints, frequent: Ints, most_spans: int) -> I
     held = lines >= 0
     flat = np.bincount(lines[held] * width + spans[held], minlength=len(frequent) * width)
     return flat.reshape(len(frequent), width)
+
+
+def short_names(texts: Sequence[str], most: int) -> list[str]:
+    """
+    Each text on one line of at most ``most`` characters, and no two alike.
+
+    Texts that begin alike are shown from a few characters before the place at which they part.
+
+    Args:
+        texts: What to shorten.
+        most: Characters of a name, 4 or more.
+    """
+    lines = [" ".join(text.split()) for text in texts]
+    names = _parted(lines, list(range(len(lines))), 0, most)
+    seen: defaultdict[str, int] = defaultdict(int)
+    for at, name in sorted(names.items()):
+        seen[name] += 1
+        if seen[name] > 1:  # they part at several places, or in spaces alone
+            number = f"… #{seen[name]}"
+            names[at] = name[: most - len(number)] + number
+    return [names[at] for at in range(len(lines))]
+
+
+def _parted(lines: list[str], members: list[int], start: int, most: int) -> dict[int, str]:
+    """The names of those lines, begun at ``start``; where some are alike, these are begun where they part."""
+    alike: defaultdict[str, list[int]] = defaultdict(list)
+    for member in members:
+        alike[_cut(lines[member], start, most)].append(member)
+    names: dict[int, str] = {}
+    for name, same in alike.items():
+        texts = [lines[member] for member in same]
+        further = min(_alike(min(texts), max(texts)) - most // 2, max(map(len, texts)) - most)
+        if len(set(texts)) > 1 and further > start:
+            names |= _parted(lines, same, further, most)
+        else:
+            names |= dict.fromkeys(same, name)
+    return names
+
+
+def _alike(one: str, other: str) -> int:
+    """Characters of their common beginning."""
+    return next((at for at, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
+
+
+def _cut(line: str, start: int, most: int) -> str:
+    begun = f"…{line[start + 1 :]}" if start else line
+    return begun if len(begun) <= most else f"{begun[: most - 1]}…"

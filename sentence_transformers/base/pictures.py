@@ -3,7 +3,7 @@
 Guarantee: what is drawn is what is passed in, nothing is drawn anew. Up to some thousand cells or points each row is
 drawn; beyond that, rows are counted in bins, or, where a colour is a row, the row in the middle of each cell is shown,
 and the picture says so. All are drawn on a scale of rising lightness (cividis), which reads the same in grey and for
-colour-blind eyes.
+colour-blind eyes, without its light end, so that white is where nothing is.
 
 Cost: linear in rows, a few seconds for ten million; see :mod:`~sentence_transformers.base.grids`.
 
@@ -21,17 +21,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sentence_transformers.base.grids import Floats, Order, bin_counts, order_cells, value_cells, value_codes
+from sentence_transformers.base.grids import (
+    Floats,
+    Order,
+    bin_counts,
+    order_cells,
+    short_names,
+    value_cells,
+    value_codes,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-PAPER, INK, FAINT, ABSENT = "#ffffff", "#1b1f24", "#5b6470", "#d7dade"
+PAPER, INK, FAINT, RULE = "#ffffff", "#1b1f24", "#5b6470", "#d7dade"
 STEPS_DRAWN, PLACES_DRAWN = 480, 64  # columns and rows of an order map's cells
 POINTS_DRAWN = 5_000  # points of a scatter; beyond that, bins
 BINS = 160  # to a side
+LIGHTEST = 0.82  # the part of cividis that is drawn; in grey its end is 183 of 255, far from white
 VALUES_DRAWN = 20  # lines of a value map
 SPANS_DRAWN = 120  # steps, or spans of steps, of a value map
 _NAME = 28  # characters of a value's name
@@ -58,8 +67,13 @@ def order_map(
 
     Returns:
         Figure: The figure.
+
+    Raises:
+        ValueError: If there is no epoch, or one that is no batches of row numbers.
     """
     orders = [_order(epoch) for epoch in epochs]
+    if not orders:
+        raise ValueError("An order map of 0 epochs shows nothing: pass the batches of an epoch or more.")
     place = orders[0].places(1 + max(int(order.rows.max()) for order in orders))
     cells = [order_cells(order, place, STEPS_DRAWN, PLACES_DRAWN) for order in orders]
     if axes is not None:
@@ -73,14 +87,11 @@ def order_map(
         panel.set_ylabel(f"epoch {number}\nplace in batch", color=INK)
     panels[-1].set_xlabel("step of the epoch", color=INK)
     drawn, rows = max(np.count_nonzero(np.isfinite(one)) for one in cells), max(len(order.rows) for order in orders)
-    said = f" One row of {rows / drawn:,.0f} is drawn." if rows > 1.5 * drawn else ""
+    said = [f"One row of {rows / drawn:,.0f} is drawn."] if rows > 1.5 * drawn else []
     if any(np.isnan(one).any() for one in cells):
-        said += f" Light grey: no row, or one that epoch {first} has not."
-    _headline(
-        figure,
-        f"Which rows each step reads: {rows:,} rows an epoch",
-        f"Colour: the row, by its place in epoch {first}. Speckle: a new order. Ramp: that epoch again.{said}",
-    )
+        said.append(f"White: no row, or one that epoch {first} has not.")
+    colour = f"Colour: the row, by its place in epoch {first}. Speckle: a new order. Ramp: that epoch again."
+    _headline(figure, f"Which rows each step reads: {rows:,} rows an epoch", colour, *said)
     bar = figure.colorbar(image, ax=list(panels), fraction=0.04, pad=0.015, aspect=12 * len(panels))
     bar.set_ticks([0, 1], labels=["first", "last"])
     bar.set_label(f"place in epoch {first}", color=INK, labelpad=-12)
@@ -126,8 +137,8 @@ def epoch_scatter(
     panel.yaxis.set_major_formatter(_thousands())
     found = [f"{len(x):,} rows in both"]
     found += [f"{count:,} rows only in epoch {number}" for count, number in zip(alone, numbers) if count]
-    explained = f"An even cloud: a new order. A line: the same order again.\n{', '.join(found)}."
-    _headline(figure, f"Epoch {numbers[1]} against epoch {numbers[0]}", explained)
+    explained = "An even cloud: a new order. A line: the same order again."
+    _headline(figure, f"Epoch {numbers[1]} against epoch {numbers[0]}", explained, f"{', '.join(found)}.")
     return _written(figure, path)
 
 
@@ -148,33 +159,36 @@ def value_map(
         Figure: The figure.
 
     Raises:
-        ValueError: If there are fewer values than rows, or they are of a kind that cannot be compared.
+        ValueError: If there are fewer values than rows, or none at all, or they are of a kind that cannot be compared.
     """
     order = _order(epoch)
     codes, names = value_codes(values, column)
     if int(order.rows.max()) >= len(codes):
         raise ValueError(f"Row {order.rows.max()} has no value: {column!r} holds {len(codes)}; pass one for each row.")
+    if not names or int(codes.max(initial=-1)) < 0:
+        raise ValueError(f"Each value of {column!r} is None, so that no line can be drawn: choose another column.")
     frequent = np.argsort(-np.bincount(codes[codes >= 0], minlength=1), kind="stable")[:VALUES_DRAWN]
     counts = value_cells(order, codes, frequent, SPANS_DRAWN)
     figure = _figure(1.7 + 0.24 * max(len(frequent), 4))
     panel = figure.subplots()
     shown, most = np.ma.masked_equal(counts, 0), int(counts.max(initial=1))
     extent = (0.5, order.steps + 0.5, len(frequent), 0)
-    scale = {"cmap": _visible_on_white(), "vmin": min(most - 1, 1), "vmax": most}
+    scale = {"cmap": _visible_on_white(darkening=True), "vmin": min(most - 1, 1), "vmax": most}
     image = panel.imshow(shown, aspect="auto", interpolation="nearest", extent=extent, **scale)
-    labels = [f"{_name(names[code])} ({int(total):,})" for code, total in zip(frequent, counts.sum(axis=1))]
+    shortened = _names([names[code] for code in frequent])
+    labels = [f"{name} ({int(total):,})" for name, total in zip(shortened, counts.sum(axis=1))]
     panel.set_yticks(np.arange(len(frequent)) + 0.5, labels)
     panel.set_xlabel(f"step of epoch {number}", color=INK)
     for line in range(1, len(frequent)):
-        panel.axhline(line, color=ABSENT, linewidth=0.6)
+        panel.axhline(line, color=RULE, linewidth=0.6)
     _plain(panel)
     _steps_axis(panel, order.steps)
     if most > 1:
         _value_bar(figure, panel, image, most, order.steps / counts.shape[1])
     few = f"The {len(frequent)} most frequent of {len(names):,} values" if len(names) > len(frequent) else "The values"
     colour = "Colour: rows at these steps; white: none." if most > 1 else "Dark: a row at this step."
-    said = f"{few}, a line each, with their numbers of rows. {colour}"
-    _headline(figure, f"Where the values of {_name(column)} fall in epoch {number}", said)
+    said = f"{few}, a line each, with their numbers of rows."
+    _headline(figure, f"Where the values of {_names([column])[0]} fall in epoch {number}", said, colour)
     return _written(figure, path)
 
 
@@ -194,8 +208,9 @@ def _value_bar(figure: Figure, panel: Axes, image: AxesImage, most: int, steps: 
 
 def _map_panel(panel: Axes, cells: Floats, order: Order) -> AxesImage:
     extent = (0.5, order.steps + 0.5, int(order.sizes.max()), 0)
-    image = panel.imshow(cells, aspect="auto", cmap="cividis", vmin=0, vmax=1, interpolation="nearest", extent=extent)
-    panel.set_facecolor(ABSENT)
+    scale = {"cmap": _visible_on_white(), "vmin": 0, "vmax": 1}
+    image = panel.imshow(cells, aspect="auto", interpolation="nearest", extent=extent, **scale)
+    panel.set_facecolor(PAPER)
     panel.yaxis.set_major_locator(_whole_numbers(5))
     panel.yaxis.set_major_formatter(_thousands())
     _plain(panel)
@@ -208,14 +223,13 @@ def _density(figure: Figure, panel: Axes, x: Floats, y: Floats, lengths: list[in
     from matplotlib.colors import LogNorm
 
     counts = bin_counts(x, y, lengths, BINS)
+    darkest = max(int(counts.max()), len(x) / BINS)  # an order that comes again, in any picture
     image = panel.imshow(
         np.ma.masked_equal(counts, 0),
         origin="lower",
         aspect="auto",
-        cmap="cividis_r",
-        norm=LogNorm(
-            1, max(int(counts.max()), len(x) / BINS)
-        ),  # an order that comes again is the darkest, in any picture
+        cmap=_visible_on_white(darkening=True),
+        norm=LogNorm(1, darkest),
         interpolation="nearest",
         extent=(0, lengths[0], 0, lengths[1]),
     )
@@ -224,9 +238,9 @@ def _density(figure: Figure, panel: Axes, x: Floats, y: Floats, lengths: list[in
     _plain(bar.ax)
 
 
-def _name(value: Any) -> str:
-    text = str(value).replace("$", r"\$").replace("\n", " ")
-    return text if len(text) <= _NAME else f"{text[: _NAME - 1]}…"
+def _names(values: Iterable[Any]) -> list[str]:
+    """What is written for each value; a dollar sign is one, and begins no formula."""
+    return [name.replace("$", r"\$") for name in short_names(list(map(str, values)), _NAME)]
 
 
 def _figure(height: float, width: float = 10.0) -> Figure:
@@ -245,9 +259,11 @@ def _figure_of(axes: Axes) -> Figure:
     return result
 
 
-def _headline(figure: Figure, title: str, explained: str) -> None:
+def _headline(figure: Figure, title: str, explained: str, *more: str) -> None:
+    """A title, and below it what is to be seen; what is too long for the figure goes on in a line of its own."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
-    figure.get_axes()[0].set_title(explained, loc="left", fontsize=9, color=FAINT)
+    said = "\n".join([explained, " ".join(more)]).rstrip()
+    figure.get_axes()[0].set_title(said, loc="left", fontsize=9, color=FAINT, wrap=True)
 
 
 def _plain(panel: Axes) -> None:
@@ -263,12 +279,13 @@ def _steps_axis(panel: Axes, steps: int) -> None:
     panel.set_xlim(0.5, steps + 0.5)
 
 
-def _visible_on_white() -> Any:
-    """cividis, darkening, without the end that is nearly white."""
+def _visible_on_white(darkening: bool = False) -> Any:
+    """cividis without the end that is nearly white."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
-    return ListedColormap(colormaps["cividis_r"](np.linspace(0.18, 1, 256)))
+    kept = np.linspace(0, LIGHTEST, 256)
+    return ListedColormap(colormaps["cividis"](kept[::-1] if darkening else kept))
 
 
 def _thousands() -> Any:

@@ -6,13 +6,16 @@ Exit status: 0 if a report was made; 2 with one message on standard error if the
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import importlib.util
 import json
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
@@ -22,7 +25,20 @@ from torch import nn
 
 from sentence_transformers.base.report import OrderReport, order_report
 
+if TYPE_CHECKING:
+    from sentence_transformers.base.report_pictures import Gallery
+
+_HELD_OUT = {"validation", "valid", "val", "dev", "test", "eval", "evaluation"}  # splits that are not trained on
 _BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+_FIELDS = {field.name: str(field.type) for field in dataclasses.fields(SentenceTransformerTrainingArguments)}
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # of training arguments, by their name or by their type
+    "batch_sampler": ((str,), "a name in quotes"),
+    "multi_dataset_batch_sampler": ((str,), "a name in quotes"),
+    "accelerator_config": ((dict,), "a JSON object"),
+    "<class 'int'>": ((int,), "a whole number"),
+    "int | None": ((int, type(None)), "a whole number or null"),
+    "<class 'bool'>": ((bool, int), "true or false"),
+}
 _EXTRA = 'pip install "sentence-transformers[order]"'
 
 
@@ -37,17 +53,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         _require_extras(options)
-        report = _report(options)
+        dataset = _data(options.data, options.columns, options.split)
+        gallery = _gallery(dataset, options) if options.pictures else None
+        _print(_report(dataset, options, gallery), options.json)
+        if gallery is not None:
+            for path in gallery.draw(options.pictures):
+                _say(f"drew {path}")
     except (ValueError, ImportError, OSError) as error:
-        print(f"order report: {error}", file=sys.stderr)
+        _say(f"order report: {error}")
         return 2
-    if options.json:
-        print(report.to_json())
-    else:
-        from rich.console import Console
-
-        Console(highlight=False).print(report)
     return 0
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def _print(report: OrderReport, as_json: bool) -> None:
+    if as_json:
+        print(report.to_json(), flush=True)
+        return
+    from rich.console import Console
+
+    Console(highlight=False).print(report)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("data", nargs="+", type=Path, help="a csv, json, jsonl or parquet file, or a folder of save_to_disk; several")
     add("--columns", nargs="+", metavar="NAME", help="keep these columns, as the training does (all)")
+    add(
+        "--split",
+        metavar="NAME",
+        help="of a saved dataset of several splits (train, if the others are for evaluation)",
+    )
     add("--args", type=Path, metavar="FILE", help="training arguments as a JSON object; flags go before it")
     add("--batch-sampler", metavar="NAME", help=f"{_names(BatchSamplers)}, or your own as module:name")
     add("--multi-dataset-batch-sampler", metavar="NAME", help=f"{_names(MultiDatasetBatchSamplers)}, or module:name")
@@ -75,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--gather-across-devices", action="store_true", help="as if the loss gathers across devices")
     add("--json", action="store_true", help="print JSON in place of the table")
     add("--pictures", type=Path, metavar="FOLDER", help="draw the epochs into this folder, as PNG and SVG")
-    add("--column", metavar="NAME", help="with --pictures: the column whose values are shown (the first)")
+    add("--column", metavar="NAME", help="with --pictures: the column whose values are shown (the first that can be)")
     return parser
 
 
@@ -92,28 +125,54 @@ def _require_extras(options: argparse.Namespace) -> None:
             raise ImportError(f"{package} is missing, which {use} needs. Install it with\n  {_EXTRA}\n{way_out}.")
 
 
-def _report(options: argparse.Namespace) -> OrderReport:
-    dataset = _data(options.data, options.columns)
-    if options.pictures is None:
-        return order_report(dataset, _training_arguments(options), options.world_size, options.epochs, _loss(options))
+def _gallery(dataset: Dataset | DatasetDict, options: argparse.Namespace) -> Gallery:
+    """What keeps the epochs for the pictures; refuses what could not be drawn before any work is done."""
     from sentence_transformers.base.report_pictures import Gallery
 
     gallery = Gallery(dataset, options.column)
-    report = order_report(
-        dataset, _training_arguments(options), options.world_size, options.epochs, _loss(options), watch=gallery.watch
+    folder: Path = options.pictures
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as cause:
+        raise ValueError(f"{folder} is no folder, nor can it become one: name a new one for the pictures.") from cause
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{folder} cannot be written to: name another folder for the pictures.")
+    if gallery.column is None:
+        _say("No column has values that can be told apart: there is no picture of them.")
+    return gallery
+
+
+def _report(dataset: Dataset | DatasetDict, options: argparse.Namespace, gallery: Gallery | None) -> OrderReport:
+    args = _training_arguments(options)
+    watch = None if gallery is None else gallery.watch
+    own = [one.__qualname__ for one in (args.batch_sampler, args.multi_dataset_batch_sampler) if callable(one)]
+    try:
+        return order_report(dataset, args, options.world_size, options.epochs, _loss(options), watch=watch)
+    except (ValueError, ImportError, OSError):
+        raise
+    except Exception as cause:
+        if not own:
+            raise
+        raise _failed(" and ".join(own), cause) from cause
+
+
+def _failed(own: str, cause: Exception) -> ValueError:
+    """What to say of a user's sampler that cannot be used: what was raised, and where."""
+    where = traceback.extract_tb(cause.__traceback__)[-1]
+    return ValueError(
+        f"{own} made no epoch of batches: {type(cause).__name__}: {cause} ({where.filename}, line {where.lineno}). "
+        "Name what takes the trainer's arguments (dataset, batch_size, drop_last and more, by name) and yields lists "
+        "of row numbers."
     )
-    for path in gallery.draw(options.pictures):
-        print(f"drew {path}", file=sys.stderr)
-    return report
 
 
 def _loss(options: argparse.Namespace) -> nn.Module | None:
     return _Gathering() if options.gather_across_devices else None
 
 
-def _data(paths: list[Path], columns: list[str] | None) -> Dataset | DatasetDict:
+def _data(paths: list[Path], columns: list[str] | None, split: str | None) -> Dataset | DatasetDict:
     """The dataset of one path, or those of several by the names of their files."""
-    loaded = [_load(path) for path in paths]
+    loaded = [_of_split(_load(path), split, path) for path in paths]
     if columns:
         loaded = [_select(one, columns, path) for one, path in zip(loaded, paths)]
     if len(loaded) == 1:
@@ -141,9 +200,27 @@ def _load(path: Path) -> Dataset | DatasetDict:
         return load_dataset(builder, data_files=str(path), split="train", **more)
     except (DatasetsError, ValueError, OSError) as cause:
         reason = cause.__cause__ or cause
+        if "corresponds to no data" in str(reason):
+            raise ValueError(
+                f"{path} holds no row: an epoch needs one or more. Is it the file that you mean?"
+            ) from cause
         raise ValueError(
             f"{path} could not be read as {builder}: {reason}. Does it hold what its name says?"
         ) from cause
+
+
+def _of_split(loaded: Dataset | DatasetDict, split: str | None, path: Path) -> Dataset | DatasetDict:
+    """That split; of splits as for an evaluation, the one to train on; else all, which are datasets of one run."""
+    names = list(loaded) if isinstance(loaded, DatasetDict) else []
+    if split is not None:
+        if split not in names:
+            has = f"It has {', '.join(names)}" if names else "It is one dataset: leave --split out"
+            raise ValueError(f"{path} has no split {split}. {has}.")
+        return loaded[split]
+    if "train" in names and _HELD_OUT.issuperset({*names} - {"train"}):
+        _say(f"{path} has the splits {', '.join(names)}: looking at train. --split chooses another.")
+        return loaded["train"]
+    return loaded
 
 
 def _select(dataset: Dataset | DatasetDict, columns: list[str], path: Path) -> Dataset | DatasetDict:
@@ -167,17 +244,17 @@ def _training_arguments(options: argparse.Namespace) -> SentenceTransformerTrain
     }
     chosen |= {name: value for name, value in flags.items() if value is not None}
     for name in ("batch_sampler", "multi_dataset_batch_sampler"):
-        if ":" in str(chosen.get(name)):
+        if ":" in chosen.get(name, ""):
             chosen[name] = _own(chosen[name])
     sharing = {"split_batches": options.split_batches, "dispatch_batches": options.dispatch_batches}
-    config = {**(chosen.get("accelerator_config") or {}), **{name: True for name, on in sharing.items() if on}}
+    config = {**chosen.get("accelerator_config", {}), **{name: True for name, on in sharing.items() if on}}
     chosen |= {"accelerator_config": config, "output_dir": "unused", "use_cpu": True, "report_to": "none"}
     if chosen.get("per_device_train_batch_size", 1) < 1:
         raise ValueError(f"A batch of {chosen['per_device_train_batch_size']} rows holds nothing: ask for 1 or more.")
     try:
         return SentenceTransformerTrainingArguments(**chosen)
     except TypeError as cause:
-        raise ValueError(f"{options.args}: {cause}. Use the names of the training arguments.") from cause
+        raise ValueError(f"{options.args}: {cause}. Use the names and kinds of the training arguments.") from cause
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -187,6 +264,12 @@ def _from_file(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} could not be read as JSON: {cause}. Write a JSON object into it.") from cause
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__}, not a JSON object of training arguments.")
+    for name, value in found.items():
+        kinds, rule = _KINDS.get(name) or _KINDS.get(_FIELDS.get(name, ""), ((type(value),), ""))
+        if type(value) not in kinds:  # true is no whole number
+            raise ValueError(
+                f"{path}: {name} must be {rule}, but is {json.dumps(value)}. Write it so, or leave it out."
+            )
     return found
 
 
@@ -195,8 +278,19 @@ def _own(name: str) -> Any:
     module, _, attribute = name.partition(":")
     sys.path.insert(0, str(Path.cwd()))
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as cause:
         raise ValueError(f"{name} could not be imported: {cause}. Write module:name, as seen from here.") from cause
     finally:
         sys.path.pop(0)
+    if not callable(found):
+        raise ValueError(f"{name} is a {type(found).__name__}: name a class or function that makes a batch sampler.")
+
+    def make(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return found(*args, **kwargs)
+        except Exception as cause:
+            raise _failed(name, cause) from cause
+
+    make.__qualname__ = name
+    return make

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
 
     from sentence_transformers.base.report import EpochReport, OrderReport
 
@@ -18,6 +21,8 @@ REASONS = {
     "not_drawn": "in no batch of the sampler",
 }
 """Why rows sit out."""
+FEW_ROWS = 12  # 12! orders are so few that one may come twice by chance
+_LABEL = 26  # columns of a terminal that labels get at least; longer ones go on in a second line
 
 
 def headline(report: OrderReport) -> str:
@@ -67,7 +72,7 @@ def notes(report: OrderReport) -> list[str]:
         said.append(f"No value of {', '.join(report.columns) or 'any column'} is in two rows.")
     if report.rows_in_no_epoch:
         said.append(f"{report.rows_in_no_epoch:,} rows are in none of these {len(report.epochs)} epochs.")
-    if not report.epochs_differ:
+    if any(one.same_as is not None and one.rows_used > FEW_ROWS for one in report.epochs):
         said.append("An epoch repeats an earlier one's order: does the sampler follow the epoch (`set_epoch`)?")
     if report.epochless:
         said.append(
@@ -90,19 +95,48 @@ def plain(report: OrderReport) -> str:
 
 def tables(report: OrderReport) -> RenderableType:
     """The report for rich."""
-    from rich import box
     from rich.console import Group
+    from rich.text import Text
+
+    said = [Text(f"{note}\n") for note in notes(report)]
+    return Group(Text(headline(report), "bold"), _Epochs(report), *said)
+
+
+@dataclass(frozen=True)
+class _Epochs:
+    """The figures as tables below one another, each of as many epochs as the terminal is wide enough for."""
+
+    report: OrderReport
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        lines = [("", [f"epoch {epoch.epoch}" for epoch in self.report.epochs]), *grid(self.report)]
+        widths = [max(map(len, cells)) for cells in zip(*(cells for _, cells in lines))]
+        label = min(_LABEL, max(len(name) for name, _ in lines))
+        for first, end in _blocks(widths, options.max_width - label - 2):
+            yield _table([(name, cells[first:end]) for name, cells in lines])
+
+
+def _blocks(widths: list[int], room: int) -> Iterator[tuple[int, int]]:
+    """The first of each block of columns that fit into the room, with a gap of 3 before each, and the one after."""
+    most = max(room // (max(widths) + 3), 1)
+    blocks = -(-len(widths) // most)
+    ends = [len(widths) * block // blocks for block in range(blocks + 1)]
+    return itertools.pairwise(ends)
+
+
+def _table(lines: list[tuple[str, list[str]]]) -> RenderableType:
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("")
-    for epoch in report.epochs:
-        table.add_column(f"epoch {epoch.epoch}", justify="right", no_wrap=True)
-    for name, cells in grid(report):
+    table.add_column("", overflow="fold")
+    for name in lines[0][1]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, cells in lines[1:]:
         style = "dim" if name.startswith(" ") else ""
         table.add_row(Text(name, style), *(Text(cell, _style(name, cell) or style) for cell in cells))
-    return Group(Text(headline(report), "bold"), table, *(Text(f"{note}\n") for note in notes(report)))
+    return table
 
 
 def _style(name: str, cell: str) -> str:
