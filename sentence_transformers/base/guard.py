@@ -9,8 +9,8 @@ Guarantee, within :func:`guard_order`, beside what :mod:`~sentence_transformers.
   step, what has changed, what that means for the epoch under way, and how to go on.
 - An epoch that repeats the order of an earlier one is reported once.
 
-What cannot be seen is not compared: the rows of streams, and of batches that are no integers. When batches are
-dispatched, the other processes' data is not looked at, since it is not used.
+What cannot be seen is not compared: the rows of streams, of batches that are no integers, and data that cannot be
+digested. When batches are dispatched, the other processes' data is not looked at, since it is not used.
 
 Cost: a digest of the data, see :mod:`~sentence_transformers.base.contents`; it is made when it is first needed, for
 processes to compare or for a checkpoint. Two small collectives a run, and one an epoch.
@@ -22,6 +22,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
 from datasets import Dataset
 from torch.utils.data import ConcatDataset
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -280,5 +281,13 @@ class OrderGuard(OrderLog):
 
 
 def _data_identity(name: str, dataset: Any) -> DataIdentity:
-    digest = contents_digest(dataset) if isinstance(dataset, Dataset) else None
+    digest = None
+    if isinstance(dataset, Dataset):
+        try:
+            digest = contents_digest(dataset)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            logger.warning_once(
+                f"The values of {name} are not compared with those of other processes or of a checkpoint, since they "
+                f'cannot be digested: {error}. order_guard="off" digests nothing.'
+            )
     return DataIdentity(name, len(dataset), digest)
