@@ -6,7 +6,7 @@ Guarantee, within :func:`guard_order`, beside what :mod:`~sentence_transformers.
   disagree about what: before the first step about data, seed, sampler, batch size, number of steps and the first rows,
   and at the end of each epoch about its order.
 - A checkpoint has the identity of its order in ``order.json``. A run that goes on from it says once, before its first
-  step, what has changed, what that means for the epoch under way, and how to go on.
+  step, or if there is none, what has changed, what that means for the epoch under way, and how to go on.
 - An epoch that repeats the order of an earlier one is reported once.
 
 What cannot be seen is not compared: the rows of streams, of batches that are no integers, and data that cannot be
@@ -118,11 +118,23 @@ class OrderGuard(OrderLog):
         if self._before is not None:
             self.orders = [*self._before.orders, *self.orders][: self.epoch]
         self._agreed(self._facts(state))
+        # All epochs are done, perhaps because of what has changed. Later, other checkpoints may have been removed
+        if state.global_step >= state.max_steps:
+            self._begin(state)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Before the first step, compare its rows over all processes, and those before it with the checkpoint's."""
+        self._begin(state)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """If there was no step, compare what can be told without."""
+        self._begin(state)
+
+    def _begin(self, state: TrainerState) -> None:
         if not self._begun:
             self._begun = True
             self._compare_beginnings(state)
@@ -206,6 +218,7 @@ class OrderGuard(OrderLog):
             rows=digest.rows if digest is not None else 0,
             taken=digest.hexdigest() if digest is not None else None,
             orders=tuple(self.orders[: self.epoch]),
+            accumulation=self.trainer.args.gradient_accumulation_steps,
         )
 
     def save(self, folder: str) -> None:
