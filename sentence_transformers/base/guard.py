@@ -18,7 +18,7 @@ processes to compare or for a checkpoint. Two small collectives a run, and one a
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -68,15 +68,15 @@ class OrderChanged(ValueError):
 
 def guard_order(trainer: Trainer, resumed_from: str | None) -> AbstractContextManager[None]:
     """
-    Within this context, ``trainer`` logs the fingerprints of its epochs, and checks its order.
+    Within this context, ``trainer`` logs the fingerprints of its epochs, and checks its order; or neither.
 
     Args:
         trainer (:class:`transformers.Trainer`): A trainer about to enter its training loop. Its arguments have
-            ``order_guard``; if that is "off", the fingerprints are logged, and no more.
+            ``order_guard``; if that is "off", nothing is watched, logged, compared or kept.
         resumed_from (str, optional): The folder of the checkpoint that it goes on from.
     """
     args: Any = trainer.args
-    return log_order(OrderLog(trainer) if args.order_guard == "off" else OrderGuard(trainer, resumed_from))
+    return nullcontext() if args.order_guard == "off" else log_order(OrderGuard(trainer, resumed_from))
 
 
 def save_order(trainer: Trainer, trial: Any = None) -> None:
