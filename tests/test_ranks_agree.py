@@ -112,12 +112,11 @@ def test_ranks_whose_samplers_disagree_stop(sampler: Any, tmp_path: Path, model:
 
 
 def test_off_lets_every_rank_have_its_own(tmp_path: Path, model: str) -> None:
-    """With ``order_guard="off"``, nothing is compared, and the fingerprints are logged."""
+    """With ``order_guard="off"``, nothing is compared, and no fingerprint is logged."""
     arguments = {**LOGGING, "order_guard": "off"}
     run = run_of(tmp_path, model, trainer=partial(other_data, "seed"), arguments=arguments)
-    first, second = run_ranks(2, attempt, run)
-    assert first.error == second.error == "" and len(first.orders) == EPOCHS
-    assert first.orders != second.orders
+    for outcome in run_ranks(2, attempt, run):
+        assert (outcome.orders, outcome.messages, outcome.error) == ([], [], "")
 
 
 class Tells(runs.WrittenByAUser):

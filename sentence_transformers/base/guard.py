@@ -6,11 +6,11 @@ Guarantee, within :func:`guard_order`, beside what :mod:`~sentence_transformers.
   disagree about what: before the first step about data, seed, sampler, batch size, number of steps and the first rows,
   and at the end of each epoch about its order.
 - A checkpoint has the identity of its order in ``order.json``. A run that goes on from it says once, before its first
-  step, what has changed, what that means for the epoch under way, and how to go on.
+  step, or if there is none, what has changed, what that means for the epoch under way, and how to go on.
 - An epoch that repeats the order of an earlier one is reported once.
 
-What cannot be seen is not compared: the rows of streams, and of batches that are no integers. When batches are
-dispatched, the other processes' data is not looked at, since it is not used.
+What cannot be seen is not compared: the rows of streams, of batches that are no integers, and data that cannot be
+digested. When batches are dispatched, the other processes' data is not looked at, since it is not used.
 
 Cost: a digest of the data, see :mod:`~sentence_transformers.base.contents`; it is made when it is first needed, for
 processes to compare or for a checkpoint. Two small collectives a run, and one an epoch.
@@ -18,10 +18,11 @@ processes to compare or for a checkpoint. Two small collectives a run, and one a
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
 from datasets import Dataset
 from torch.utils.data import ConcatDataset
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -67,15 +68,15 @@ class OrderChanged(ValueError):
 
 def guard_order(trainer: Trainer, resumed_from: str | None) -> AbstractContextManager[None]:
     """
-    Within this context, ``trainer`` logs the fingerprints of its epochs, and checks its order.
+    Within this context, ``trainer`` logs the fingerprints of its epochs, and checks its order; or neither.
 
     Args:
         trainer (:class:`transformers.Trainer`): A trainer about to enter its training loop. Its arguments have
-            ``order_guard``; if that is "off", the fingerprints are logged, and no more.
+            ``order_guard``; if that is "off", nothing is watched, logged, compared or kept.
         resumed_from (str, optional): The folder of the checkpoint that it goes on from.
     """
     args: Any = trainer.args
-    return log_order(OrderLog(trainer) if args.order_guard == "off" else OrderGuard(trainer, resumed_from))
+    return nullcontext() if args.order_guard == "off" else log_order(OrderGuard(trainer, resumed_from))
 
 
 def save_order(trainer: Trainer, trial: Any = None) -> None:
@@ -117,11 +118,23 @@ class OrderGuard(OrderLog):
         if self._before is not None:
             self.orders = [*self._before.orders, *self.orders][: self.epoch]
         self._agreed(self._facts(state))
+        # All epochs are done, perhaps because of what has changed. Later, other checkpoints may have been removed
+        if state.global_step >= state.max_steps:
+            self._begin(state)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Before the first step, compare its rows over all processes, and those before it with the checkpoint's."""
+        self._begin(state)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """If there was no step, compare what can be told without."""
+        self._begin(state)
+
+    def _begin(self, state: TrainerState) -> None:
         if not self._begun:
             self._begun = True
             self._compare_beginnings(state)
@@ -205,6 +218,7 @@ class OrderGuard(OrderLog):
             rows=digest.rows if digest is not None else 0,
             taken=digest.hexdigest() if digest is not None else None,
             orders=tuple(self.orders[: self.epoch]),
+            accumulation=self.trainer.args.gradient_accumulation_steps,
         )
 
     def save(self, folder: str) -> None:
@@ -280,5 +294,13 @@ class OrderGuard(OrderLog):
 
 
 def _data_identity(name: str, dataset: Any) -> DataIdentity:
-    digest = contents_digest(dataset) if isinstance(dataset, Dataset) else None
+    digest = None
+    if isinstance(dataset, Dataset):
+        try:
+            digest = contents_digest(dataset)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            logger.warning_once(
+                f"The values of {name} are not compared with those of other processes or of a checkpoint, since they "
+                f'cannot be digested: {error}. order_guard="off" digests nothing.'
+            )
     return DataIdentity(name, len(dataset), digest)
