@@ -69,52 +69,6 @@ def test_another_world_size_with_the_same_plan_passes(
         assert (outcome.messages, outcome.error, len(outcome.orders)) == ([], "", EPOCHS)
 
 
-ODD = 130  # rows: 8 steps of 16, and 2 rows, which are a step of their own on one process
-LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
-    "2 x 8": (2, {}),
-    "1 x 16": (1, {"batch_size": 16}),
-    "1 x 8, twice": (1, {"arguments": {**LOGGING, "gradient_accumulation_steps": 2}}),
-    "1 x 4, four times": (1, {"batch_size": 4, "arguments": {**LOGGING, "gradient_accumulation_steps": 4}}),
-}
-MOVES = [
-    ("2 x 8", "1 x 16", "batch_sampler"),
-    ("1 x 16", "2 x 8", "batch_sampler"),
-    ("2 x 8", "1 x 8, twice", "batch_sampler"),
-    ("1 x 8, twice", "2 x 8", "batch_sampler"),
-    ("2 x 8", "1 x 8, twice", "no_duplicates"),
-    ("1 x 8, twice", "1 x 4, four times", "batch_sampler"),
-]
-
-
-def strict_move(before: str, now: str, sampler: str, folder: Path, model: str, stop_after: int) -> list[Outcome]:
-    """Stopped in one layout and continued in another."""
-    run = run_of(folder, model, rows=(ODD,), sampler=sampler)
-    world_size, changes = LAYOUTS[before]
-    run_ranks(world_size, attempt, replace(run, **changes, stop_after=stop_after))
-    world_size, changes = LAYOUTS[now]
-    run = continued(replace(run, **changes))
-    strict = {**run.arguments, "order_guard": "strict"}
-    return run_ranks(world_size, attempt, replace(run, arguments=strict))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("stop_after", [4, 8, 12], ids=["epoch 0", "its last whole step", "epoch 1"])
-@pytest.mark.parametrize(("before", "now", "sampler"), MOVES)
-def test_the_same_rows_in_each_optimizer_step_pass(
-    before: str, now: str, sampler: str, stop_after: int, tmp_path: Path, model: str
-) -> None:
-    """Also where an epoch's last rows are a step in one layout alone, and where gradients are accumulated."""
-    for outcome in strict_move(before, now, sampler, tmp_path, model, stop_after):
-        assert (outcome.messages, outcome.error) == ([], "")
-
-
-@pytest.mark.slow
-def test_batches_planned_anew_are_said(tmp_path: Path, model: str) -> None:
-    """`no_duplicates` draws other batches of 4 than of 8, though as many rows are in each optimizer step."""
-    (outcome,) = strict_move("1 x 8, twice", "1 x 4, four times", "no_duplicates", tmp_path, model, 12)
-    assert outcome.error.startswith("OrderChanged") and "(batch_size=4" in outcome.error
-
-
 def with_one_value_changed(run: Run, arguments: dict[str, Any], dataset: Dataset) -> Any:
     """A trainer whose data has one other value than that of the run before."""
     last = {**dataset[-1], "anchor": "Atlantis"}
@@ -175,38 +129,6 @@ def test_what_has_changed_is_said_by_the_main_process_once(change: str, launch: 
     (message,) = first.messages
     assert expected in message and "Epoch 1 was stopped after 32 rows" in message
     assert first.error == second.error == "" and second.messages == []
-
-
-ALL_DONE: dict[str, tuple[dict[str, Any], str]] = {
-    "batch size": ({"batch_size": 16}, "batch size over all processes: 8, now 16"),
-    "rows": ({"rows": (ROWS // 2,)}, "data of train_dataset: 96 rows, now 48"),
-    "accumulation": (
-        {"arguments": {**LOGGING, "gradient_accumulation_steps": 2}},
-        "rows in an optimizer step: 8 (batches of 8, 1 accumulated), now 16 (batches of 8, 2 accumulated)",
-    ),
-}
-
-
-@pytest.mark.parametrize("change", ALL_DONE)
-def test_a_change_that_leaves_no_step_is_said(change: str, tmp_path: Path, model: str) -> None:
-    """Of 36 steps 30 are done, and 18 are all that there are now: said once, and with "strict" by an error."""
-    run = run_of(tmp_path, model, stop_after=30)
-    run_ranks(1, attempt, run)
-    changes, expected = ALL_DONE[change]
-    run = replace(continued(run), **changes)
-    (outcome,) = run_ranks(1, attempt, run)
-    (message,) = outcome.messages
-    assert expected in message and outcome.error == ""
-    (outcome,) = run_ranks(1, attempt, replace(run, arguments={**run.arguments, "order_guard": "strict"}))
-    assert outcome.error.startswith("OrderChanged") and expected in outcome.error
-
-
-def test_a_run_that_was_done_is_done(tmp_path: Path, model: str) -> None:
-    """Resumed after its last step, with nothing changed, it says nothing."""
-    run = run_of(tmp_path, model, arguments={**LOGGING, "order_guard": "strict"}, stop_after=36)
-    run_ranks(1, attempt, run)
-    (outcome,) = run_ranks(1, attempt, continued(run))
-    assert (outcome.messages, outcome.error) == ([], "")
 
 
 @pytest.mark.parametrize("launch", ["2 x 8", "dispatch"])

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
+from sentence_transformers.base.continuation import changes, meaning
 from sentence_transformers.base.identity import (
     DamagedIdentity,
     DataIdentity,
     OrderIdentity,
-    changes,
-    meaning,
     read_identity,
     write_identity,
 )

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 
 SHORT = 12  # hexadecimal digits that are shown and logged
+FEW_ROWS = 12  # 12! orders are so few that one may come twice by chance
 _PIECE = 1 << 16  # rows of an array that are widened at a time
 
 Rows = Sequence[int] | npt.NDArray[np.integer[Any]] | torch.Tensor

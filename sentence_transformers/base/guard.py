@@ -30,15 +30,14 @@ from transformers.trainer_utils import has_length
 from transformers.utils import logging
 
 from sentence_transformers.base.contents import contents_digest
+from sentence_transformers.base.continuation import changes, meaning
 from sentence_transformers.base.epoch import epochless_shufflers
-from sentence_transformers.base.fingerprint import SHORT
+from sentence_transformers.base.fingerprint import FEW_ROWS, SHORT
 from sentence_transformers.base.identity import (
     DamagedIdentity,
     DataIdentity,
     OrderIdentity,
-    changes,
     described,
-    meaning,
     read_identity,
     write_identity,
 )
@@ -49,7 +48,6 @@ from sentence_transformers.base.watching import plan_source
 
 logger = logging.get_logger(__name__)
 
-_FEW_ROWS = 12  # 12! orders are so few that one may come twice by chance
 _ADVICE = {
     "warn": (
         "The run goes on as it is. To continue the one before, bring back what has changed; to begin the epoch under "
@@ -166,8 +164,9 @@ class OrderGuard(OrderLog):
 
         Of the sampler, its class: whether its arguments make a difference (a path, a progress bar) its rows tell.
         """
-        source = self.watch.source
+        source, accelerator = self.watch.source, self.trainer.accelerator
         facts: dict[str, Any] = {"step to go on from": state.global_step}
+        facts |= {name: str(getattr(accelerator, name)) for name in ("dispatch_batches", "split_batches")}
         if source.shared:
             facts |= {"steps in an epoch": self.steps, "batch size over all processes": self._batch_size()}
         if source.shared and not source.dispatched:
@@ -183,7 +182,9 @@ class OrderGuard(OrderLog):
 
     def _batch_size(self) -> int:
         source = self.watch.source
-        size = getattr(source.sampler, "batch_size", None)
+        # A sampler of several datasets keeps the size that its first one had before this was planned across devices
+        first = next(iter(getattr(source.sampler, "batch_samplers", ())), source.sampler)
+        size = getattr(first, "batch_size", None)
         if isinstance(size, int):
             return size * source.per_step
         return int(self.trainer.args.train_batch_size * self.trainer.accelerator.num_processes)
@@ -242,7 +243,12 @@ class OrderGuard(OrderLog):
         # The identity is the main process's; it is that of others where they have its plan, too
         if self._before is not None and (state.is_world_process_zero or (source.shared and not source.dispatched)):
             now = self._identity()
-            said |= {"found": changes(self._before, now), "means": meaning(self._before, now)}
+            means = meaning(self._before, now)
+            if state.global_step >= state.max_steps:
+                means += (
+                    f" No step is left to train: {state.global_step} were done, of {state.max_steps} as it is now."
+                )
+            said |= {"found": changes(self._before, now), "means": means}
         first = self.taken(1)
         shared = {"the first rows": first.short()} if source.shared and first is not None else {}
         records = told({**said, "shared": shared}, self.trainer.accelerator)
@@ -274,7 +280,7 @@ class OrderGuard(OrderLog):
     def _say_if_repeated(self) -> None:
         earlier = self.orders.index(self.orders[self.epoch])
         digest = self.taken()
-        if earlier == self.epoch or digest is None or digest.rows <= _FEW_ROWS:
+        if earlier == self.epoch or digest is None or digest.rows <= FEW_ROWS:
             return
         self._repeat_said = True
         logger.warning(

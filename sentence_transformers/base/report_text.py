@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sentence_transformers.base.fingerprint import FEW_ROWS
+
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
@@ -21,7 +23,6 @@ REASONS = {
     "not_drawn": "in no batch of the sampler",
 }
 """Why rows sit out."""
-FEW_ROWS = 12  # 12! orders are so few that one may come twice by chance
 _LABEL = 26  # columns of a terminal that labels get at least; longer ones go on in a second line
 
 
