@@ -50,7 +50,7 @@ def test_pull_requests_are_complete(line: Line) -> None:
     assert text.startswith("# ") and sections == expected
 
 
-def tested(release: str, package: str) -> list[tuple[int, ...]]:
+def versions_tested(release: str, package: str) -> list[tuple[int, ...]]:
     """The versions of a package that a line is tested with, by its requirements and the Makefile, ascending."""
     names = [f"lines/{release}.txt"] if release in LINES else ["constraints.txt"]
     if f"test-line-{release}-newest:" in (ROOT / "Makefile").read_text("utf-8"):
@@ -79,8 +79,8 @@ def test_the_readmes_table_names_each_line_and_the_stack_it_is_tested_on() -> No
         assert address.strip("`") == (f"#subdirectory={folder}" if release in LINES else "–")
         newest_named = own.split(" to ")[-1].removesuffix("x")  # `4.x to 5.x`: up to 5.
         assert release.startswith(newest_named)
-        assert matches(transformers, tested(release, "transformers")), (release, transformers)
-        assert matches(accelerate, tested(release, "accelerate")), (release, accelerate)
+        assert matches(transformers, versions_tested(release, "transformers")), (release, transformers)
+        assert matches(accelerate, versions_tested(release, "accelerate")), (release, accelerate)
 
 
 def test_every_line_is_in_make_test_lines() -> None:
