@@ -46,7 +46,8 @@ def unpack(line: Line) -> Path:
         apply_series(line, tree)
     except PatchQueueError as error:
         raise PatchQueueError(
-            f"{error}\n{tree} stopped there: edit the file, git add it, git am --continue, then refresh."
+            f"{error}\n{tree} stopped there. CONTRIBUTING.md, 'A line for an older release', says how git merges what "
+            "does not apply: git am --abort, git fetch, git am -3. Then refresh."
         ) from error
     _remember(line, tree)
     return tree
