@@ -259,7 +259,9 @@ def _failed_hunk(line: Line, tree: Path, said: str) -> PatchQueueError:
     if not (session / "next").is_file():
         return PatchQueueError(f"{line.series}: git am could not read the series.\n{said}")
     patch = line.patches[int((session / "next").read_text()) - 1]
-    advice = f"{line.series} is made for {'=='.join(line.upstream)}; `python -m patchqueue unpack` lays it out to mend."
+    advice = (
+        f"{line.series} is made for {'=='.join(line.upstream)}; `python -m patchqueue unpack` lays it out to mend."
+    )
     if where is None:
         return PatchQueueError(f"{patch.name} does not apply.\n{said}\n{advice}")
     path, start = where[1], int(where[2])
