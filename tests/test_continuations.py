@@ -8,24 +8,19 @@ from typing import Any
 
 import pytest
 from guarded import LOGGING, ROWS, Outcome, attempt, run_of
+from layouts import laid_out
 
 from conformance.launch import run_ranks
 from conformance.runs import Run, continued
 
 ODD = 130  # rows: 8 steps of 16, and 2 rows, which are a step of their own on one process
-LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
-    "2 x 8": (2, {}),
-    "1 x 16": (1, {"batch_size": 16}),
-    "1 x 8, twice": (1, {"arguments": {"gradient_accumulation_steps": 2}}),
-    "1 x 4, four times": (1, {"batch_size": 4, "arguments": {"gradient_accumulation_steps": 4}}),
-}
 MOVES = [
-    ("2 x 8", "1 x 16", "batch_sampler"),
-    ("1 x 16", "2 x 8", "batch_sampler"),
-    ("2 x 8", "1 x 8, twice", "batch_sampler"),
-    ("1 x 8, twice", "2 x 8", "batch_sampler"),
-    ("2 x 8", "1 x 8, twice", "no_duplicates"),
-    ("1 x 8, twice", "1 x 4, four times", "batch_sampler"),
+    ("2 × 8", "1 × 16", "batch_sampler"),
+    ("1 × 16", "2 × 8", "batch_sampler"),
+    ("2 × 8", "1 × 8, twice", "batch_sampler"),
+    ("1 × 8, twice", "2 × 8", "batch_sampler"),
+    ("2 × 8", "1 × 8, twice", "no_duplicates"),
+    ("1 × 8, twice", "1 × 4, four times", "batch_sampler"),
 ]
 
 
@@ -36,12 +31,6 @@ def strict_move(before: str, now: str, run: Run, stop_after: int) -> list[Outcom
     world_size, changes = laid_out(now, run)
     changes["arguments"] |= {"order_guard": "strict"}
     return run_ranks(world_size, attempt, continued(replace(run, **changes)))
-
-
-def laid_out(layout: str, run: Run) -> tuple[int, dict[str, Any]]:
-    """The processes of a layout, and what it changes of a run, with the run's own arguments."""
-    world_size, changes = LAYOUTS[layout]
-    return world_size, {**changes, "arguments": {**run.arguments, **changes.get("arguments", {})}}
 
 
 @pytest.mark.slow
@@ -59,7 +48,7 @@ def test_the_same_rows_in_each_optimizer_step_pass(
 def test_batches_planned_anew_are_said(tmp_path: Path, model: str) -> None:
     """`no_duplicates` draws other batches of 4 than of 8, though as many rows are in each optimizer step."""
     run = run_of(tmp_path, model, rows=(ODD,), sampler="no_duplicates")
-    (outcome,) = strict_move("1 x 8, twice", "1 x 4, four times", run, 12)
+    (outcome,) = strict_move("1 × 8, twice", "1 × 4, four times", run, 12)
     assert outcome.error.startswith("OrderChanged") and "(batch_size=4" in outcome.error
 
 
@@ -67,13 +56,13 @@ def test_batches_planned_anew_are_said(tmp_path: Path, model: str) -> None:
 @pytest.mark.parametrize("stop_after", [7, 9], ids=["between epochs", "in epoch 1"])
 def test_several_datasets_take_turns_by_batches(stop_after: int, tmp_path: Path, model: str) -> None:
     """A step of 2 x 8 can be of two datasets, one of 1 x 16 is of one: said, also where no rows can tell."""
-    (outcome,) = strict_move("2 x 8", "1 x 16", run_of(tmp_path, model, rows=(48, 64)), stop_after)
+    (outcome,) = strict_move("2 × 8", "1 × 16", run_of(tmp_path, model, rows=(48, 64)), stop_after)
     assert outcome.error.startswith("OrderChanged")
     assert "DefaultBatchSampler(batch_size=8" in outcome.error and "now" in outcome.error
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("before", "now"), [("2 x 8", "1 x 16"), ("1 x 16", "2 x 8")])
+@pytest.mark.parametrize(("before", "now"), [("2 × 8", "1 × 16"), ("1 × 16", "2 × 8")])
 def test_several_datasets_planned_across_devices_pass(before: str, now: str, tmp_path: Path, model: str) -> None:
     """Their batches are of all processes together."""
     arguments = {**LOGGING, "plan_across_devices": True}

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toy_queue import ROOT, installed, run
+from toy_queue import ROOT, if_installed, run
 
 from patchqueue.series import Line, start_tree
 
@@ -35,13 +35,7 @@ def printed(script: str, folder: Path, path: str) -> str:
     return "".join(re.findall(r"(?:whole|resumed|dispatched): \[\[.*\]\]\n", said))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.skipif(not installed(name), reason="another release"))
-        for name in (*ROOTS, FORK)
-    ],
-)
+@pytest.mark.parametrize("name", if_installed(*ROOTS, FORK))
 def test_reproduction_prints_what_the_text_says(name: str, tree: Callable[[str], Path], tmp_path: Path) -> None:
     """Each text holds the script, its lines as released, and its lines with the change."""
     line = Line.find(name, ROOT)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from toy_queue import ROOT, installed, run
+from toy_queue import ROOT, if_installed, run
 
 from conformance.cells import RIGHT
 from conformance.results import Results
@@ -44,10 +44,7 @@ DEFECTS = {
 
 
 pytestmark = pytest.mark.slow
-each_series = pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.skipif(not installed(name), reason="another release")) for name in SERIES],
-)
+each_series = pytest.mark.parametrize("name", if_installed(*SERIES))
 
 
 def pytest_run(folder: Path, *arguments: str, path: str = "") -> str:
@@ -84,15 +81,5 @@ def test_scenarios_are_right_on_unpatched_sentence_transformers(name: str, tree,
 @each_series
 def test_tests_of_the_series_are_formatted_as_upstream_does(name: str, tree) -> None:
     """Both packages format with ruff, lines of 119 columns."""
-    run(
-        tree(name) / "tests",
-        sys.executable,
-        "-m",
-        "ruff",
-        "format",
-        "--check",
-        "--isolated",
-        "--line-length",
-        "119",
-        ".",
-    )
+    command = "-m ruff format --check --isolated --line-length 119 ."
+    run(tree(name) / "tests", sys.executable, *command.split())

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from layouts import LAYOUTS, laid_out
 from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 
 from conformance import runs
@@ -20,11 +21,6 @@ DEFECT = pytest.mark.defect
 ROWS, GLOBAL_BATCH, EPOCHS = 100, 16, 3
 WHOLE_STEPS = ROWS // GLOBAL_BATCH  # of an epoch; the rest of 4 rows is a step of its own where one process takes it
 DONE = 2  # steps of epoch 1, when a run is stopped
-LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
-    "2 × 8": (2, {"batch_size": 8}),
-    "1 × 16": (1, {"batch_size": 16}),
-    "1 × 8, twice": (1, {"batch_size": 8, "arguments": {"gradient_accumulation_steps": 2}}),
-}
 
 
 def distinct_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> Any:
@@ -58,10 +54,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model: str) -> Any:
 
     @cache
     def make(layout: str, sampler: str) -> tuple[Run, Steps]:
-        world_size, settings = LAYOUTS[layout]
-        run = Run(str(tmp_path_factory.mktemp("run")), model, rows=(ROWS,), epochs=EPOCHS, sampler=sampler)
-        saving = {"save_strategy": "steps", "save_steps": epoch_of(layout) + DONE, **settings.get("arguments", {})}
-        run = replace(run, trainer=distinct_trainer, **{**settings, "arguments": saving})
+        saving = {"save_strategy": "steps", "save_steps": epoch_of(layout) + DONE}
+        folder = str(tmp_path_factory.mktemp("run"))
+        run = Run(folder, model, (ROWS,), epochs=EPOCHS, sampler=sampler, arguments=saving, trainer=distinct_trainer)
+        world_size, changes = laid_out(layout, run)
+        run = replace(run, **changes)
         return run, steps_of(layout, run_ranks(world_size, train, run))
 
     return make

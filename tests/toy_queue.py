@@ -9,6 +9,9 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from patchqueue.scratch import export
 from patchqueue.series import PACKAGE, Line, start_tree
@@ -35,6 +38,13 @@ def installed(name: str) -> bool:
     """Whether the release that a series, `package/release`, is for is the one that is installed, patched or not."""
     package, release = name.split("/")
     return importlib.metadata.version(package).partition("+")[0] == release
+
+
+def if_installed(*names: str) -> list[Any]:
+    """The series as parameters of a test; those for another release than the one installed are skipped."""
+    return [
+        pytest.param(name, marks=pytest.mark.skipif(not installed(name), reason="another release")) for name in names
+    ]
 
 
 def queue(folder: Path, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ lies in, which may be another on each machine and in each job. A transform (``wi
 column of paths points to are not looked at. Rows of an ``IterableDataset`` cannot be digested without reading
 the stream to its end.
 
-Cost: each stored byte is read once, at the speed of memory: about 0.01 s for a million rows of three short texts.
+Cost: each stored byte is read once, at the speed of memory: about 0.04 s for a million rows of three short texts.
 What is not in memory has to be read from disk; a progress bar appears after two seconds. Held in memory are at most
 ``_JOINED`` bytes, or one row's value if that is larger, and a byte for each element of a list. Figures are in
 ``benchmarks/results/fingerprint.md``.
