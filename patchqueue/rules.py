@@ -1,4 +1,4 @@
-"""What a patch of the series must look like, and the whole check that CI runs."""
+"""What a fix must look like, and the whole check that CI runs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import re
 import tempfile
 from pathlib import Path
 
-from patchqueue.scratch import export, scattered
-from patchqueue.series import PACKAGE, Line, PatchQueueError, build_tree, promised
+from patchqueue.git import PatchQueueError
+from patchqueue.scratch import export, lay_out, scattered
+from patchqueue.series import PACKAGE, Fix, Line, promised
+from patchqueue.tree import build_tree
 
 _PATHS = r"(?:{source}|tests|docs)/.+"
 _TRAILERS = {"Forwarded": r"no|https?://\S+", "Drop-When": r"\S.*"}
+_OURS = re.compile(rf"^(?:{'|'.join([*_TRAILERS, 'Needs'])}): .*\n(?: .*\n)*".encode(), re.MULTILINE)
 _HUNK = re.compile(r"^(@@ .+ @@).*\n((?:[ +\-\\].*\n?)+)", re.MULTILINE)
 _WIDE = re.compile(r"(?:^|\n .*)\n .*\n .*")
 """Two lines of context before a change, or three between two: more than -U1 gives."""
@@ -19,19 +22,31 @@ _WIDE = re.compile(r"(?:^|\n .*)\n .*\n .*")
 
 def check(line: Line) -> None:
     """Raise with everything that is wrong about the series; first what can be seen, then what applying shows."""
-    numbered = enumerate(line.patches, 1)
-    source = line.source
-    problems = [f"{patch.name}: {said}" for number, patch in numbered for said in faults(patch, number, source)]
-    problems += scattered(line.patches)
+    problems = scattered(line)
+    for fix in line.fixes:
+        title = fix.text.read_text("utf-8")[:2] if fix.text.is_file() else ""
+        problems += [] if title == "# " else [f"{fix.name}: has no PULL_REQUEST.md that begins with '# ' and a title"]
+        for number, patch in enumerate(fix.patches, 1):
+            problems += [f"{fix.name}/{patch.name}: {said}" for said in faults(patch, number, line.source)]
     if problems:
         raise PatchQueueError("\n".join(problems))
     with tempfile.TemporaryDirectory() as folder:
         tree = build_tree(line, Path(folder, "tree"))
-        exported = {patch.name: patch.read_bytes() for patch in export(tree, Path(folder, "export"))}
-    kept = {patch.name: patch.read_bytes() for patch in line.patches}
-    differing = sorted(name for name in {*kept, *exported} if kept.get(name) != exported.get(name))
-    if differing:
-        raise PatchQueueError(f"not as git exports it: {', '.join(differing)}. Run unpack, then refresh, and commit.")
+        problems = lay_out(line, tree) or [said for fix in line.fixes for said in _reexport(tree, fix, Path(folder))]
+    if problems:
+        raise PatchQueueError("\n".join(problems))
+
+
+def _reexport(tree: Path, fix: Fix, folder: Path) -> list[str]:
+    """What git writes otherwise than it is kept."""
+    fresh = Fix(folder / fix.name)
+    export(tree, fresh)
+    kept, exported = ({patch.name: patch.read_bytes() for patch in each.patches} for each in (fix, fresh))
+    return [
+        f"{fix.name}/{name}: not as git exports it. Run unpack, then refresh, and commit."
+        for name in sorted({*kept, *exported})
+        if kept.get(name) != exported.get(name)
+    ]
 
 
 def faults(patch: Path, number: int, source: str = PACKAGE) -> list[str]:
@@ -41,7 +56,7 @@ def faults(patch: Path, number: int, source: str = PACKAGE) -> list[str]:
     diff = f"diff --git {diff}"
     found = _header_faults(message) + _diff_faults(diff)
     if not patch.name.startswith(f"{number:04}-"):
-        found.append(f"is number {number} of the series, so its name must start with {number:04}-")
+        found.append(f"is number {number} of its folder, so its name must start with {number:04}-")
     paths = re.findall(r"^diff --git a/(.+) b/.+$", diff, re.MULTILINE)
     if {path for path, _, _ in promised(patch)} != set(paths):
         found.append("needs an 'index' line with two full 40-digit blobs for each file: export with --full-index")
@@ -53,8 +68,7 @@ def for_upstream(mail: bytes) -> bytes:
     """A patch as upstream is to see it: without the trailers that are for this queue alone."""
     message, start, diff = mail.partition(b"\ndiff --git ")
     body, gap, trailers = message.rstrip(b"\n").rpartition(b"\n\n")
-    ours = rf"^(?:{'|'.join(_TRAILERS)}): .*\n(?: .*\n)*".encode()
-    return body + gap + re.sub(ours, b"", trailers + b"\n", flags=re.MULTILINE) + start + diff
+    return body + gap + _OURS.sub(b"", trailers + b"\n") + start + diff
 
 
 def _header_faults(message: str) -> list[str]:

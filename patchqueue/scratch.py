@@ -1,21 +1,26 @@
-"""The contributor's tree: unpacked under build/, worked on with git, exported back into the series.
+"""The contributor's tree under build/: a branch for each fix, made from the release, and one on which all are stacked.
 
-Guarantee: work that is not in the series is never overwritten, neither in the unpacked tree nor in the series on disk.
-For that the tree remembers, in .git/patchqueue, the series it was made from and the commit that was last exported.
+The branches are worked on with plain git, and `refresh` exports them; the stack is derived from them. Guarantee: work
+that is not in the series is never overwritten, neither in the tree nor in the series on disk. For that the tree
+remembers the series it was made from, in .git/patchqueue, and where each branch stood then, in refs/unpacked/.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from patchqueue.series import PACKAGE, PRISTINE, Line, PatchQueueError, apply_series, git, promised, start_tree
+from patchqueue.git import PatchQueueError, git
+from patchqueue.series import FOLDERS, Fix, Line, promised
+from patchqueue.tree import PRISTINE, STACK, apply_alone, apply_stack, start_tree, tree_id
 
 EXPORT = (
     "--unified=1",  # enough for a strict place (-U0 lands anywhere), little of upstream's text
-    "--full-index",  # whole blob names: what the build verifies against, and what am -3 needs
+    "--full-index",  # whole blob names: what a fix alone is verified against, and what am -3 needs
     "--zero-commit",  # commit ids change with every unpack,
     "--no-signature",  # and so does git's version
     "--no-numbered",  # adding a patch must not rewrite the others' subjects
@@ -23,55 +28,68 @@ EXPORT = (
     "--no-renames",  # a rename has no index line when nothing else changed
 )
 
+_TREE_COMMENT = "# The git tree of the release with all fixes: written by refresh, compared by every build.\n"
+
 
 def unpack(line: Line) -> Path:
-    """Make the unpacked tree from the series; one made from this very series is kept, with the work in it."""
+    """Make the tree from the series, the stack checked out; one made from this very series is kept, work included."""
     tree = line.scratch
     if tree.exists():
-        made_from, _ = _state(tree)
-        if made_from == line.digest and not _unfinished(tree):
+        if _made_from(tree) == line.digest:
             return tree
-        if _unexported(tree):
+        work = _work(tree)
+        if work:
             raise PatchQueueError(
-                f"{tree} holds work which is not in the series, and the series changed since it was unpacked, or is "
-                f"not applied to its end. Finish the am, or save the work (git format-patch) and delete the tree."
+                f"{tree} holds work which is not in the series ({work}), and the series changed since it was unpacked. "
+                f"Save it (git format-patch), delete the tree, unpack again and apply it there (git am -3)."
             )
         shutil.rmtree(tree)
     fresh = tree.with_name(f"{tree.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     start_tree(line, fresh)
     fresh.rename(tree)
+    faults = lay_out(line, tree)
     _remember(line, tree)
-    try:
-        apply_series(line, tree)
-    except PatchQueueError as error:
+    if faults:
         raise PatchQueueError(
-            f"{error}\n{tree} stopped there. CONTRIBUTING.md, 'A line for an older release', says how git merges what "
-            "does not apply: git am --abort, git fetch, git am -3. Then refresh."
-        ) from error
-    _remember(line, tree)
+            "\n".join(faults) + f"\nThe branches of these in {tree} stand at their start: apply there what is to be "
+            "(git switch, git am -3; CONTRIBUTING.md, 'A new release'), then refresh."
+        )
     return tree
 
 
+def lay_out(line: Line, tree: Path) -> list[str]:
+    """Make the branches of a tree that holds the release; what does not apply. The stack only if each fix does."""
+    faults = [said for fix in line.fixes for said in _fault(apply_alone, line, fix, tree)]
+    return faults or _fault(apply_stack, line, tree)
+
+
 def refresh(line: Line) -> list[Path]:
-    """Write the unpacked tree's commits back as the series, and its own modules back to the checkout.
+    """Write the branches back as the series, and the own modules of the stack back to the checkout.
 
     Own modules edited in the checkout are first folded into the commits that create them. Returns the files that
     changed on disk: none when there was nothing to write.
     """
-    tree = line.scratch
-    _refuse_unfinished(line, tree)
+    tree = unpack(line)
+    _refuse(line, tree)
     _fold(tree, _edited_in_checkout(line, tree))
     with tempfile.TemporaryDirectory() as folder:
-        exported = export(tree, Path(folder))
-        problems = empty(exported) + scattered(exported)
-        problems += [] if exported else [f"{tree} holds no commit after {PRISTINE} to export."]
+        fresh = replace(line, series=Path(folder))
+        shutil.copyfile(line.pin, fresh.pin)
+        for branch in _branches(tree):
+            _follow(tree, branch)
+            export(tree, Fix(fresh.series / branch))
+        problems = [said for fix in fresh.fixes for said in empty(fix)] + scattered(fresh)
         if problems:
             raise PatchQueueError("\n".join(problems))
-        new = {line.series / patch.name: patch.read_bytes() for patch in exported}
-        own = {path for patch in exported for path, old, _ in promised(patch) if _is_own(path, old)}
-    if line.modules is not None:
-        new |= {line.own_file(path): (tree / path).read_bytes() for path in own}
+        try:
+            apply_stack(fresh, tree)
+        except PatchQueueError:
+            git(tree, "checkout", "--quiet", STACK)
+            raise
+        new = {line.series / patch.relative_to(fresh.series): patch.read_bytes() for patch in fresh.patches}
+        new |= {file: (tree / path).read_bytes() for path, file in fresh.own_files().items()}
+    new[line.tree_id] = f"{_TREE_COMMENT}{tree_id(tree)}\n".encode()
     gone = {*line.patches, *line.own_files().values()} - set(new)
     changed = [file for file, data in new.items() if not file.is_file() or file.read_bytes() != data]
     _write({file: new[file] for file in changed}, gone)
@@ -79,42 +97,46 @@ def refresh(line: Line) -> list[Path]:
     return sorted([*changed, *gone])
 
 
-def export(tree: Path, folder: Path) -> list[Path]:
-    """The commits after the release, as mails."""
-    git(tree, "format-patch", *EXPORT, "--output-directory", str(folder.resolve()), f"{PRISTINE}..HEAD")
-    return sorted(folder.glob("*.patch"))
+def export(tree: Path, fix: Fix) -> None:
+    """Write the commits of a branch, after the release or after the fix that it needs, as mails into its folder."""
+    commits = f"{_needs(tree, fix.name) or PRISTINE}..{fix.name}"
+    git(tree, "format-patch", *EXPORT, "--output-directory", str(fix.folder.resolve()), commits)
 
 
-def empty(patches: list[Path]) -> list[str]:
-    """Mails of commits that change nothing, which git can write but not apply."""
+def empty(fix: Fix) -> list[str]:
+    """What cannot be applied: a branch without a commit, a mail of a commit that changes nothing."""
+    if not fix.patches:
+        return [f"the branch {fix.name} holds no commit of its own: make one, or delete the branch."]
     return [
-        f"{patch.name}: its commit changes no file, so there is nothing to apply. Drop it "
+        f"{fix.name}/{patch.name}: its commit changes no file, so there is nothing to apply. Drop it "
         f"(git rebase --force-rebase --no-keep-empty {PRISTINE}), or put a change into it, then refresh."
-        for patch in patches
+        for patch in fix.patches
         if b"\ndiff --git " not in patch.read_bytes()
     ]
 
 
-def scattered(patches: list[Path]) -> list[str]:
+def scattered(line: Line) -> list[str]:
     """Breaches of the rule that one patch creates an own module and no other touches it."""
-    created = {path: patch for patch in patches for path, old, _ in promised(patch) if _is_own(path, old)}
-    return [
-        f"{patch.name}: touches {path}, which {created[path].name} creates; one patch holds an own module whole"
-        for patch in patches
-        for path, _, _ in sorted(promised(patch))
-        if created.get(path, patch) != patch
-    ]
+    created: dict[str, Path] = {}
+    faults = []
+    for patch in line.patches:
+        for path, old, _ in sorted(promised(patch)):
+            first = created.setdefault(path, patch) if path in created or not old.strip("0") else patch
+            if first != patch:
+                where = first.relative_to(line.series)
+                faults.append(f"{patch.relative_to(line.series)}: touches {path}, which {where} creates")
+    return faults
 
 
 def link_farm(line: Line) -> None:
-    """Make build/editable/ a package of links: own modules to the checkout, upstream's files to the unpacked tree."""
+    """Make build/editable/ a package of links: own modules and features to the checkout, the rest to the tree."""
     tree = unpack(line)
     farm = line.root / "build" / "editable"
     shutil.rmtree(farm, ignore_errors=True)
-    targets = {path: tree / path for path in git(tree, "ls-files", "--", PACKAGE).splitlines()}
-    targets |= line.own_files()
+    targets = {path: tree / path for path in git(tree, "ls-files", "--", line.source).splitlines()}
+    targets |= line.own_files() | {f"{line.source}/{name}": line.root / line.source / name for name in line.features}
     for path, target in targets.items():
-        if not target.is_file():
+        if not target.exists():
             raise PatchQueueError(f"{target} is missing: restore it with git, then install again.")
         (farm / path).parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -123,86 +145,123 @@ def link_farm(line: Line) -> None:
             raise PatchQueueError(f"cannot make links: {error}. On Windows, turn on Developer Mode.") from error
 
 
-def _is_own(path: str, blob_before: str) -> bool:
-    return not blob_before.strip("0") and not path.startswith(("tests/", "docs/"))
-
-
-def _state(tree: Path) -> tuple[str, str]:
-    """The series that the tree was made from, and its commit at that time or at the last refresh."""
+def _fault(step: Callable[..., None], *arguments: object) -> list[str]:
     try:
-        made_from, exported = (tree / ".git" / "patchqueue").read_text().split()
-    except (OSError, ValueError) as error:
+        step(*arguments)
+    except PatchQueueError as error:
+        return [str(error)]
+    return []
+
+
+def _branches(tree: Path) -> list[str]:
+    """The branches of fixes, in order."""
+    return git(tree, "for-each-ref", "--format=%(refname:lstrip=2)", f"refs/heads/{FOLDERS}").split()
+
+
+def _needs(tree: Path, branch: str) -> str:
+    """The fix on which a branch stands, by the trailer of its last commit."""
+    return git(tree, "log", "-1", "--format=%(trailers:key=Needs,valueonly)", branch).strip()
+
+
+def _follow(tree: Path, branch: str) -> None:
+    """Rebase a branch that needs another fix onto that as it is now."""
+    needs = _needs(tree, branch)
+    if needs:
+        before = git(tree, "rev-parse", "--revs-only", f"refs/unpacked/{needs}").strip() or needs
+        _rebase(tree, branch, "--onto", needs, before, branch)
+
+
+def _made_from(tree: Path) -> str:
+    """The digest of the series that the tree was made from, or last exported as."""
+    try:
+        return (tree / ".git" / "patchqueue").read_text()
+    except OSError as error:
         raise PatchQueueError(f"{tree} was not made by `python -m patchqueue unpack`: move it away first.") from error
-    return made_from, exported
 
 
 def _remember(line: Line, tree: Path) -> None:
-    (tree / ".git" / "patchqueue").write_text(f"{line.digest} {git(tree, 'rev-parse', 'HEAD')}")
+    (tree / ".git" / "patchqueue").write_text(line.digest)
+    git(tree, "fetch", "--quiet", "--prune", ".", "+refs/heads/*:refs/unpacked/*")
 
 
-def _unfinished(tree: Path) -> bool:
-    """A stopped am or rebase leaves a clean tree with fewer commits than the series has patches."""
-    return any((tree / ".git" / name).exists() for name in ("rebase-apply", "rebase-merge"))
+def _work(tree: Path) -> str:
+    """What of the tree is not in the series: a stopped am or rebase, files, branches."""
+    # A stopped am or rebase leaves a clean tree with fewer commits than the series has patches.
+    if any((tree / ".git" / name).exists() for name in ("rebase-apply", "rebase-merge")):
+        return "an unfinished am or rebase"
+    if git(tree, "status", "--porcelain"):
+        return "uncommitted changes"
+    heads, unpacked = (
+        set(git(tree, "for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", f"refs/{kind}").splitlines())
+        for kind in ("heads", "unpacked")
+    )
+    return ", ".join(sorted(head.split()[0] for head in heads - unpacked))
 
 
-def _unexported(tree: Path) -> bool:
-    dirty = git(tree, "status", "--porcelain")
-    return bool(dirty) or _unfinished(tree) or git(tree, "rev-parse", "HEAD").strip() != _state(tree)[1]
-
-
-def _refuse_unfinished(line: Line, tree: Path) -> None:
-    """Only a clean, linear tree that was made from the series on disk may replace that series."""
-    if not tree.is_dir():
-        raise PatchQueueError(f"{tree} is missing: run `python -m patchqueue unpack` first.")
-    if _state(tree)[0] != line.digest:
+def _refuse(line: Line, tree: Path) -> None:
+    """Only clean, linear branches may replace the series, all of it."""
+    work = _work(tree)
+    if " " in work and "," not in work:
+        raise PatchQueueError(f"{tree} has {work}: finish, commit or discard that, then refresh.")
+    if STACK in work.split(", "):
         raise PatchQueueError(
-            f"the series changed since {tree} was unpacked: refreshing would undo that. Save your commits "
-            f"(git format-patch {PRISTINE}..HEAD), delete the tree, unpack again and apply them there (git am -3)."
+            f"{tree} has commits on {STACK}, which is made from the branches of the fixes. Move each to its fix "
+            f"(git switch NN-name; git cherry-pick …), then git branch --force {STACK} refs/unpacked/{STACK}."
         )
-    if _unfinished(tree):
-        raise PatchQueueError(f"{tree} is in the middle of an am or a rebase: finish or abort it, then refresh.")
-    dirty = git(tree, "status", "--porcelain")
-    if dirty:
-        raise PatchQueueError(f"{tree} has uncommitted changes; commit or discard them, then refresh:\n{dirty}")
-    if git(tree, "rev-list", "--merges", f"{PRISTINE}..HEAD"):
+    if git(tree, "rev-list", "--merges", "--branches", f"^{PRISTINE}"):
         raise PatchQueueError(f"{tree} holds merges, a series cannot: rebase onto {PRISTINE}, then refresh.")
+    lost = sorted({fix.name for fix in line.fixes} - set(_branches(tree)))
+    if lost:
+        raise PatchQueueError(
+            f"{tree} has no branch {', '.join(lost)}: to drop a fix, delete its folder in {line.series} and unpack; "
+            f"to get the branch back, git branch NAME refs/unpacked/NAME."
+        )
 
 
-def _edited_in_checkout(line: Line, tree: Path) -> dict[str, Path]:
+def _edited_in_checkout(line: Line, tree: Path) -> dict[str, Fix]:
     """Own modules that were edited in the checkout since the last export; edits on both sides are an error."""
     edited = {}
-    exported_as = line.own_modules()
-    for path, file in line.own_files().items():
-        exported = exported_as[path]
-        if not file.is_file():
-            raise PatchQueueError(f"{file} is missing: restore it, or remove the module by a commit in {tree}.")
-        here = git(tree, "hash-object", "--no-filters", str(file.resolve())).strip()
-        there = git(tree, "rev-parse", "--revs-only", f"HEAD:{path}").strip()  # empty when a commit removed it
-        if here in (exported, there):
-            continue
-        if there != exported:
-            raise PatchQueueError(f"{path} was edited both in {file} and in {tree}: make them equal, then refresh.")
-        edited[path] = file
-    return edited
+    exported_as, files = line.own_modules(), line.own_files()
+    for fix in line.fixes:
+        for path in files.keys() & {path for patch in fix.patches for path, _, _ in promised(patch)}:
+            if not files[path].is_file():
+                continue  # written back below
+            here = git(tree, "hash-object", "--no-filters", str(files[path].resolve())).strip()
+            there = git(tree, "rev-parse", "--revs-only", f"{fix.name}:{path}").strip()  # empty: a commit removed it
+            if here in (exported_as[path], there):
+                continue
+            if there != exported_as[path]:
+                raise PatchQueueError(
+                    f"{path} was edited both in {files[path]} and on the branch {fix.name}: make them equal, then refresh."
+                )
+            edited[path] = fix
+    return {path: (fix.name, files[path]) for path, fix in edited.items()}
 
 
-def _fold(tree: Path, edited: dict[str, Path]) -> None:
-    """Put each edited own module into the commit that creates it; the contributor's commit returns on failure."""
-    if not edited:
-        return
-    before = git(tree, "rev-parse", "HEAD").strip()
-    for path, file in edited.items():
+def _fold(tree: Path, edited: dict[str, tuple[str, Path]]) -> None:
+    """Put each edited own module into the commit that creates it."""
+    for path, (branch, file) in edited.items():
+        before = git(tree, "rev-parse", branch).strip()
+        git(tree, "checkout", "--quiet", branch)
         creator = git(tree, "log", "--diff-filter=A", "--format=%H", f"{PRISTINE}..HEAD", "--", path).split()[-1]
         shutil.copyfile(file, tree / path)
         git(tree, "commit", "--quiet", f"--fixup={creator}", "--", path)
+        try:
+            _rebase(tree, branch, "--interactive", "--autosquash", f"{creator}~1")
+        except PatchQueueError:
+            git(tree, "reset", "--quiet", "--hard", before)
+            raise
+
+
+def _rebase(tree: Path, branch: str, *arguments: str) -> None:
+    """Rebase a branch, or leave it as it was."""
     try:
-        git(tree, "rebase", "--quiet", "--interactive", "--autosquash", PRISTINE)
+        git(tree, "rebase", "--quiet", *arguments)
     except PatchQueueError as error:
         with suppress(PatchQueueError):
             git(tree, "rebase", "--abort")
-        git(tree, "reset", "--quiet", "--hard", before)
         raise PatchQueueError(
-            f"could not fold {', '.join(edited)}: is each created by one commit, touched by no other? {error}"
+            f"git could not rebase {branch} in {tree}; do it by hand, then refresh. {error}"
         ) from error
 
 
