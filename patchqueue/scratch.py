@@ -1,6 +1,6 @@
 """The contributor's tree under build/: a branch for each fix, made from the release, and one on which all are stacked.
 
-The branches are worked on with plain git, and `refresh` exports them; the stack is derived from them. Guarantee: work
+The branches are worked on with plain git, and `refresh` exports them; the stack is made from them. Guarantee: work
 that is not in the series is never overwritten, neither in the tree nor in the series on disk. For that the tree
 remembers the series it was made from, in .git/patchqueue, and where each branch stood then, in refs/unpacked/.
 """
@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from patchqueue.git import PatchQueueError, git
-from patchqueue.series import FOLDERS, Fix, Line, promised
+from patchqueue.series import FOLDERS, Line, promised
 from patchqueue.tree import PRISTINE, STACK, apply_alone, apply_stack, start_tree, tree_id
 
 EXPORT = (
@@ -27,8 +27,7 @@ EXPORT = (
     "--no-stat",
     "--no-renames",  # a rename has no index line when nothing else changed
 )
-
-_TREE_COMMENT = "# The git tree of the release with all fixes: written by refresh, compared by every build.\n"
+_COMMENT = "# The git tree of the release with all fixes: written by refresh, compared by every build.\n"
 
 
 def unpack(line: Line) -> Path:
@@ -37,11 +36,10 @@ def unpack(line: Line) -> Path:
     if tree.exists():
         if _made_from(tree) == line.digest:
             return tree
-        work = _work(tree)
-        if work:
+        if _unfinished(tree) or _moved(tree):
             raise PatchQueueError(
-                f"{tree} holds work which is not in the series ({work}), and the series changed since it was unpacked. "
-                f"Save it (git format-patch), delete the tree, unpack again and apply it there (git am -3)."
+                f"{tree} holds work which is not in the series, and the series changed since it was unpacked. "
+                f"Save the work (git format-patch), delete the tree, unpack, and apply it there (git am -3)."
             )
         shutil.rmtree(tree)
     fresh = tree.with_name(f"{tree.name}.new")
@@ -52,8 +50,8 @@ def unpack(line: Line) -> Path:
     _remember(line, tree)
     if faults:
         raise PatchQueueError(
-            "\n".join(faults) + f"\nThe branches of these in {tree} stand at their start: apply there what is to be "
-            "(git switch, git am -3; CONTRIBUTING.md, 'A new release'), then refresh."
+            "\n".join(faults) + f"\nTheir branches in {tree} stand at their start: put there what is to be (git "
+            "switch, git am -3; CONTRIBUTING.md, 'Move to a new release'), then refresh."
         )
     return tree
 
@@ -65,67 +63,42 @@ def lay_out(line: Line, tree: Path) -> list[str]:
 
 
 def refresh(line: Line) -> list[Path]:
-    """Write the branches back as the series, and the own modules of the stack back to the checkout.
+    """Write the branches back as the series, and the own modules to the checkout; the files that changed on disk.
 
-    Own modules edited in the checkout are first folded into the commits that create them. Returns the files that
-    changed on disk: none when there was nothing to write.
+    Own modules edited in the checkout are first put into the branch that creates them.
     """
     tree = unpack(line)
-    _refuse(line, tree)
-    _fold(tree, _edited_in_checkout(line, tree))
+    _refuse(tree)
+    _take_over(line, tree)
     with tempfile.TemporaryDirectory() as folder:
         fresh = replace(line, series=Path(folder))
-        shutil.copyfile(line.pin, fresh.pin)
-        for branch in _branches(tree):
+        for branch in git(tree, "for-each-ref", "--format=%(refname:lstrip=2)", f"refs/heads/{FOLDERS}").split():
             _follow(tree, branch)
-            export(tree, Fix(fresh.series / branch))
-        problems = [said for fix in fresh.fixes for said in empty(fix)] + scattered(fresh)
-        if problems:
-            raise PatchQueueError("\n".join(problems))
+            export(tree, branch, fresh.series / branch)
+        lost = sorted({fix.name for fix in line.fixes} - {fix.name for fix in fresh.fixes})
+        if lost:
+            raise PatchQueueError(
+                f"{tree} has no commit on {', '.join(lost)}: git branch --force NAME refs/unpacked/NAME; "
+                f"or, to drop a fix, delete its folder in {line.series} and unpack."
+            )
         try:
             apply_stack(fresh, tree)
-        except PatchQueueError:
+        finally:
             git(tree, "checkout", "--quiet", STACK)
-            raise
         new = {line.series / patch.relative_to(fresh.series): patch.read_bytes() for patch in fresh.patches}
         new |= {file: (tree / path).read_bytes() for path, file in fresh.own_files().items()}
-    new[line.tree_id] = f"{_TREE_COMMENT}{tree_id(tree)}\n".encode()
+    new[line.tree_id] = f"{_COMMENT}{tree_id(tree)}\n".encode()
     gone = {*line.patches, *line.own_files().values()} - set(new)
-    changed = [file for file, data in new.items() if not file.is_file() or file.read_bytes() != data]
-    _write({file: new[file] for file in changed}, gone)
+    changed = {file: data for file, data in new.items() if not file.is_file() or file.read_bytes() != data}
+    _write(changed, gone)
     _remember(line, tree)
-    return sorted([*changed, *gone])
+    return sorted({*changed, *gone})
 
 
-def export(tree: Path, fix: Fix) -> None:
-    """Write the commits of a branch, after the release or after the fix that it needs, as mails into its folder."""
-    commits = f"{_needs(tree, fix.name) or PRISTINE}..{fix.name}"
-    git(tree, "format-patch", *EXPORT, "--output-directory", str(fix.folder.resolve()), commits)
-
-
-def empty(fix: Fix) -> list[str]:
-    """What cannot be applied: a branch without a commit, a mail of a commit that changes nothing."""
-    if not fix.patches:
-        return [f"the branch {fix.name} holds no commit of its own: make one, or delete the branch."]
-    return [
-        f"{fix.name}/{patch.name}: its commit changes no file, so there is nothing to apply. Drop it "
-        f"(git rebase --force-rebase --no-keep-empty {PRISTINE}), or put a change into it, then refresh."
-        for patch in fix.patches
-        if b"\ndiff --git " not in patch.read_bytes()
-    ]
-
-
-def scattered(line: Line) -> list[str]:
-    """Breaches of the rule that one patch creates an own module and no other touches it."""
-    created: dict[str, Path] = {}
-    faults = []
-    for patch in line.patches:
-        for path, old, _ in sorted(promised(patch)):
-            first = created.setdefault(path, patch) if path in created or not old.strip("0") else patch
-            if first != patch:
-                where = first.relative_to(line.series)
-                faults.append(f"{patch.relative_to(line.series)}: touches {path}, which {where} creates")
-    return faults
+def export(tree: Path, branch: str, folder: Path) -> None:
+    """Write the commits of a branch, after the release or after the fix that it needs, as mails."""
+    commits = f"{_needs(tree, branch) or PRISTINE}..{branch}"
+    git(tree, "format-patch", *EXPORT, "--output-directory", str(folder.resolve()), commits)
 
 
 def link_farm(line: Line) -> None:
@@ -153,11 +126,6 @@ def _fault(step: Callable[..., None], *arguments: object) -> list[str]:
     return []
 
 
-def _branches(tree: Path) -> list[str]:
-    """The branches of fixes, in order."""
-    return git(tree, "for-each-ref", "--format=%(refname:lstrip=2)", f"refs/heads/{FOLDERS}").split()
-
-
 def _needs(tree: Path, branch: str) -> str:
     """The fix on which a branch stands, by the trailer of its last commit."""
     return git(tree, "log", "-1", "--format=%(trailers:key=Needs,valueonly)", branch).strip()
@@ -168,7 +136,12 @@ def _follow(tree: Path, branch: str) -> None:
     needs = _needs(tree, branch)
     if needs:
         before = git(tree, "rev-parse", "--revs-only", f"refs/unpacked/{needs}").strip() or needs
-        _rebase(tree, branch, "--onto", needs, before, branch)
+        try:
+            git(tree, "rebase", "--quiet", "--onto", needs, before, branch)
+        except PatchQueueError:
+            with suppress(PatchQueueError):
+                git(tree, "rebase", "--abort")
+            raise
 
 
 def _made_from(tree: Path) -> str:
@@ -184,85 +157,54 @@ def _remember(line: Line, tree: Path) -> None:
     git(tree, "fetch", "--quiet", "--prune", ".", "+refs/heads/*:refs/unpacked/*")
 
 
-def _work(tree: Path) -> str:
-    """What of the tree is not in the series: a stopped am or rebase, files, branches."""
-    # A stopped am or rebase leaves a clean tree with fewer commits than the series has patches.
-    if any((tree / ".git" / name).exists() for name in ("rebase-apply", "rebase-merge")):
-        return "an unfinished am or rebase"
-    if git(tree, "status", "--porcelain"):
-        return "uncommitted changes"
-    heads, unpacked = (
-        set(git(tree, "for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", f"refs/{kind}").splitlines())
-        for kind in ("heads", "unpacked")
-    )
-    return ", ".join(sorted(head.split()[0] for head in heads - unpacked))
+def _unfinished(tree: Path) -> str:
+    """What has not become a commit; a stopped am or rebase leaves a clean tree, but fewer commits than patches."""
+    stopped = any((tree / ".git" / name).exists() for name in ("rebase-apply", "rebase-merge"))
+    return "an unfinished am or rebase" if stopped else git(tree, "status", "--porcelain").rstrip()
 
 
-def _refuse(line: Line, tree: Path) -> None:
-    """Only clean, linear branches may replace the series, all of it."""
-    work = _work(tree)
-    if " " in work and "," not in work:
-        raise PatchQueueError(f"{tree} has {work}: finish, commit or discard that, then refresh.")
-    if STACK in work.split(", "):
+def _moved(tree: Path) -> set[str]:
+    """The branches that are not where unpack or refresh left them."""
+    kinds = ("heads", "unpacked")
+    listed = [
+        git(tree, "for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", f"refs/{kind}") for kind in kinds
+    ]
+    heads, unpacked = (set(text.splitlines()) for text in listed)
+    return {head.split()[0] for head in heads - unpacked}
+
+
+def _refuse(tree: Path) -> None:
+    """Only clean, linear branches may replace the series."""
+    unfinished = _unfinished(tree)
+    if unfinished:
+        raise PatchQueueError(f"{tree} has uncommitted work; commit or discard it, then refresh:\n{unfinished}")
+    if STACK in _moved(tree):
         raise PatchQueueError(
-            f"{tree} has commits on {STACK}, which is made from the branches of the fixes. Move each to its fix "
-            f"(git switch NN-name; git cherry-pick …), then git branch --force {STACK} refs/unpacked/{STACK}."
+            f"{tree} has commits on {STACK}, which is made from the other branches. Put each on that of its fix (git "
+            f"switch, git cherry-pick), then git branch --force {STACK} refs/unpacked/{STACK}, and refresh."
         )
     if git(tree, "rev-list", "--merges", "--branches", f"^{PRISTINE}"):
         raise PatchQueueError(f"{tree} holds merges, a series cannot: rebase onto {PRISTINE}, then refresh.")
-    lost = sorted({fix.name for fix in line.fixes} - set(_branches(tree)))
-    if lost:
-        raise PatchQueueError(
-            f"{tree} has no branch {', '.join(lost)}: to drop a fix, delete its folder in {line.series} and unpack; "
-            f"to get the branch back, git branch NAME refs/unpacked/NAME."
-        )
 
 
-def _edited_in_checkout(line: Line, tree: Path) -> dict[str, Fix]:
-    """Own modules that were edited in the checkout since the last export; edits on both sides are an error."""
-    edited = {}
-    exported_as, files = line.own_modules(), line.own_files()
+def _take_over(line: Line, tree: Path) -> None:
+    """Put own modules that were edited in the checkout into the branch that creates them."""
+    files, exported = line.own_files(), line.own_modules()
     for fix in line.fixes:
         for path in files.keys() & {path for patch in fix.patches for path, _, _ in promised(patch)}:
-            if not files[path].is_file():
-                continue  # written back below
-            here = git(tree, "hash-object", "--no-filters", str(files[path].resolve())).strip()
             there = git(tree, "rev-parse", "--revs-only", f"{fix.name}:{path}").strip()  # empty: a commit removed it
-            if here in (exported_as[path], there):
+            if not files[path].is_file():  # to be written below
                 continue
-            if there != exported_as[path]:
+            here = git(tree, "hash-object", "--no-filters", str(files[path].resolve())).strip()
+            if here in (exported[path], there):
+                continue
+            if there != exported[path]:
                 raise PatchQueueError(
-                    f"{path} was edited both in {files[path]} and on the branch {fix.name}: make them equal, then refresh."
+                    f"{path} was edited both in {files[path]} and on {fix.name} of {tree}: make it one."
                 )
-            edited[path] = fix
-    return {path: (fix.name, files[path]) for path, fix in edited.items()}
-
-
-def _fold(tree: Path, edited: dict[str, tuple[str, Path]]) -> None:
-    """Put each edited own module into the commit that creates it."""
-    for path, (branch, file) in edited.items():
-        before = git(tree, "rev-parse", branch).strip()
-        git(tree, "checkout", "--quiet", branch)
-        creator = git(tree, "log", "--diff-filter=A", "--format=%H", f"{PRISTINE}..HEAD", "--", path).split()[-1]
-        shutil.copyfile(file, tree / path)
-        git(tree, "commit", "--quiet", f"--fixup={creator}", "--", path)
-        try:
-            _rebase(tree, branch, "--interactive", "--autosquash", f"{creator}~1")
-        except PatchQueueError:
-            git(tree, "reset", "--quiet", "--hard", before)
-            raise
-
-
-def _rebase(tree: Path, branch: str, *arguments: str) -> None:
-    """Rebase a branch, or leave it as it was."""
-    try:
-        git(tree, "rebase", "--quiet", *arguments)
-    except PatchQueueError as error:
-        with suppress(PatchQueueError):
-            git(tree, "rebase", "--abort")
-        raise PatchQueueError(
-            f"git could not rebase {branch} in {tree}; do it by hand, then refresh. {error}"
-        ) from error
+            git(tree, "checkout", "--quiet", fix.name)
+            shutil.copyfile(files[path], tree / path)
+            git(tree, "commit", "--quiet", "--amend", "--no-edit", "--", path)
 
 
 def _write(new: dict[Path, bytes], gone: set[Path]) -> None:

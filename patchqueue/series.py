@@ -1,6 +1,6 @@
-"""A series on disk: a pinned release, one folder for each fix, and what the checkout ships besides.
+"""A series on disk: a pinned release, a folder for each fix, and what the checkout ships besides.
 
-A fix is a pull request: mails made against the pristine release (or against the fix that a trailer `Needs:` names), and
+A fix is a pull request: mails made against the pristine release, or against the fix that a trailer `Needs:` names, and
 PULL_REQUEST.md. In the order of their names all fixes stack; tree.txt names the git tree that results.
 """
 
@@ -22,7 +22,6 @@ else:
 PACKAGE = "sentence_transformers"
 FOLDERS = "[0-9][0-9]-*"
 """The folders of fixes, and the branches on which a contributor works on them."""
-_NO_BLOB = "0" * 40
 _CHANGE = re.compile(
     r"^diff --git a/(.+) b/\1\n(?:(?:new|deleted) file mode \d+\n)?index ([0-9a-f]{40})\.\.([0-9a-f]{40})\b",
     re.MULTILINE,
@@ -42,7 +41,7 @@ class Fix:
 
     @property
     def name(self) -> str:
-        """The folder's name, `NN-short-name`; a branch has the same."""
+        """The folder's name, `NN-short-name`; its branch has the same."""
         return self.folder.name
 
     @property
@@ -53,9 +52,8 @@ class Fix:
     @property
     def needs(self) -> str:
         """The fix that this one stands on; empty where that is the release, as it should be."""
-        message = self.patches[0].read_text("utf-8").partition("\ndiff --git ")[0] if self.patches else ""
-        found = re.search(r"^Needs: (\S+)$", message, re.MULTILINE)
-        return found[1] if found else ""
+        message = self.patches[-1].read_text("utf-8").partition("\ndiff --git ")[0]
+        return "".join(re.findall(r"^Needs: (\S+)$", message, re.MULTILINE))
 
     @property
     def text(self) -> Path:
@@ -69,9 +67,9 @@ class Line:
 
     root: Path
     series: Path
-    modules: Path | None = None  # None: own modules are kept in the patches alone
-    local_version: str = ""
+    modules: Path | None = None  # the checkout's copies of own modules; None: they are kept in the patches alone
     features: tuple[str, ...] = ()  # packages that are shipped from the checkout, in no patch
+    local_version: str = ""
     extras: tuple[tuple[str, tuple[str, ...]], ...] = ()  # names of our own, with their requirements
 
     @classmethod
@@ -87,20 +85,19 @@ class Line:
         modules = root / table["modules"] if "modules" in table else None
         extras = tuple((name, tuple(requires)) for name, requires in table.get("extras", {}).items())
         features = tuple(table.get("features", ()))
-        return cls(root, root / table["series"], modules, table["local-version"], features, extras)._complete()
+        return cls(root, root / table["series"], modules, features, table["local-version"], extras)._complete()
 
     @classmethod
     def find(cls, name: str, checkout: Path) -> Line:
         """The line of a series, or of a fix in it: a folder, or `package/release[/fix]` under `checkout`/patches."""
-        folder = next((each for each in (checkout / "patches" / name, checkout / name) if each.is_dir()), Path(name))
-        series = next((each for each in (folder, folder.parent) if (each / "upstream.txt").is_file()), None)
-        if series is None or (series != folder and not folder.is_dir()):
+        folder = next((each for each in (checkout / "patches" / name, checkout / name) if each.is_dir()), None)
+        series = next(
+            (each for each in (folder, folder and folder.parent) if each and (each / "upstream.txt").is_file()), None
+        )
+        if series is None:
             pins = checkout.glob("patches/*/*/upstream.txt")
-            known = sorted(pin.parent.relative_to(checkout / "patches").as_posix() for pin in pins)
-            raise PatchQueueError(
-                f"{name} is no series and no fix of one. There are: {', '.join(known) or 'none here'}; "
-                f"name one of these, or a folder in it."
-            )
+            known = ", ".join(sorted(pin.parent.relative_to(checkout / "patches").as_posix() for pin in pins))
+            raise PatchQueueError(f"{name} is no series and no folder in one. There are: {known or 'none here'}.")
         for root in (checkout, series):
             if (root / "pyproject.toml").is_file() and (line := cls.load(root)).series.resolve() == series.resolve():
                 return line
@@ -113,13 +110,11 @@ class Line:
                 f"{self.series} has no upstream.txt: this folder is not the whole checkout. "
                 f"Install from git+https://… or from the sdist."
             )
-        if not self.fixes:
-            raise PatchQueueError(
-                f"{self.series} holds no folder NN-name: an empty series is upstream under our name. Restore it."
-            )
         empty = [fix.name for fix in self.fixes if not fix.patches]
-        if empty:
-            raise PatchQueueError(f"{self.series} holds no *.patch in {', '.join(empty)}: restore it, or delete it.")
+        if empty or not self.fixes:
+            raise PatchQueueError(
+                f"{self.series} holds no *.patch in {', '.join(empty) or 'any folder NN-name'}: restore it with git."
+            )
         return self
 
     @property
@@ -129,7 +124,7 @@ class Line:
 
     @property
     def tree_id(self) -> Path:
-        """The file that names the git tree of the whole stack; `refresh` writes it, every build compares it."""
+        """The file that names the git tree of the stack; `refresh` writes it, every build compares it."""
         return self.series / "tree.txt"
 
     @property
@@ -148,9 +143,7 @@ class Line:
     @property
     def source(self) -> str:
         """The folder of the import package in upstream's repository: as in the wheel, or under src/."""
-        in_src = f"src/{self.package}/"
-        paths = (path for patch in self.patches for path, _, _ in promised(patch))
-        return f"src/{self.package}" if any(path.startswith(in_src) for path in paths) else self.package
+        return self.package if self.package == PACKAGE else f"src/{self.package}"
 
     @property
     def fixes(self) -> list[Fix]:
@@ -170,14 +163,13 @@ class Line:
     @property
     def digest(self) -> str:
         """Names the state of the series on disk, so that a tree knows whether it was made from it."""
-        names = [file.relative_to(self.series).as_posix().encode() for file in (self.pin, *self.patches)]
-        parts = [file.read_bytes() for file in (self.pin, *self.patches)]
-        return hashlib.sha256(b"\0".join([*names, *parts])).hexdigest()
+        parts = [(file.relative_to(self.series).as_posix(), file.read_bytes()) for file in (self.pin, *self.patches)]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def own_modules(self) -> dict[str, str]:
         """Files of the package that the series creates, with the blob of each."""
         changes = [change for patch in self.patches for change in promised(patch)]
-        return {path: new for path, old, new in changes if old == _NO_BLOB and path.startswith(f"{self.source}/")}
+        return {path: new for path, old, new in changes if not old.strip("0") and path.startswith(f"{self.source}/")}
 
     def own_files(self) -> dict[str, Path]:
         """The files of the checkout that hold own modules, by name; none where the patches alone hold them."""

@@ -1,8 +1,8 @@
 """The release as a git tree, and patches on it, verified.
 
-Guarantee: `build_tree` returns the tree that tree.txt names, or raises `PatchQueueError`. git alone accepts more than that:
-a context of one line at another offset, or, inside an ignored folder, nothing at all. Therefore a fix by itself must
-give the very blobs that its index lines name; in the stack, where files differ from the release, each commit must
+Guarantee: `build_tree` returns the tree that tree.txt names, or raises `PatchQueueError`. git alone accepts more than
+that: a context of one line at another offset, or, inside an ignored folder, nothing at all. Therefore a fix by itself
+must give the very blobs that its index lines name; in the stack, where files differ from the release, each commit must
 change exactly the files that its patch names, and the end is compared as a whole.
 """
 
@@ -141,23 +141,19 @@ def _commit(line: Line, patches: list[Path], tree: Path) -> None:
 
 def _failed_hunk(line: Line, patches: list[Path], tree: Path, said: str) -> PatchQueueError:
     """The patch, file, line, expected and found lines of the first hunk that git refused."""
-    session = tree / ".git" / "rebase-apply"
+    session = tree / ".git" / "rebase-apply" / "next"
     where = re.search(r"patch failed: (.+):(\d+)$", said, re.MULTILINE)
-    if not (session / "next").is_file():
-        return PatchQueueError(f"{line.series}: git am could not read the patches.\n{said}")
-    patch = patches[int((session / "next").read_text()) - 1]
-    on = "stack" if len({each.parent for each in patches}) > 1 else "release"
-    advice = f"{line.series} is made for {'=='.join(line.upstream)}; this was tried on its {on}."
-    if where is None:
-        return PatchQueueError(f"{patch.parent.name}/{patch.name} does not apply.\n{said}\n{advice}")
-    path, start = where[1], int(where[2])
+    if where is None or not session.is_file():
+        return PatchQueueError(f"{line.series}: git am could not apply the patches.\n{said}")
+    patch, path, start = patches[int(session.read_text()) - 1], where[1], int(where[2])
     section = patch.read_text("utf-8").partition(f"diff --git a/{path} ")[2].partition("\ndiff --git ")[0]
     hunk = re.search(rf"^@@ -{start}[, ].*\n((?:[ +\-\\].*\n?)*)", section, re.MULTILINE)
     expected = [text[1:] for text in hunk[1].splitlines() if text[0] in " -"] if hunk else []
     found = (tree / path).read_text("utf-8").splitlines()[start - 1 :][: len(expected)]
     lines = "\n".join([*(f"  expected: {text}" for text in expected), *(f"  found:    {text}" for text in found)])
     return PatchQueueError(
-        f"{patch.parent.name}/{patch.name} does not apply to {path}, line {start}:\n{lines}\n{advice}"
+        f"{patch.parent.name}/{patch.name} does not apply to {path}, line {start}:\n{lines}\n{line.series} "
+        f"is made for {'=='.join(line.upstream)}; tried on {git(tree, 'log', '-1', '--format=%s').strip()!r}."
     )
 
 
