@@ -72,10 +72,11 @@ def refresh(line: Line) -> list[Path]:
     _take_over(line, tree)
     with tempfile.TemporaryDirectory() as folder:
         fresh = replace(line, series=Path(folder))
+        shutil.copyfile(line.pin, fresh.pin)
         for branch in git(tree, "for-each-ref", "--format=%(refname:lstrip=2)", f"refs/heads/{FOLDERS}").split():
             _follow(tree, branch)
             export(tree, branch, fresh.series / branch)
-        lost = sorted({fix.name for fix in line.fixes} - {fix.name for fix in fresh.fixes})
+        lost = sorted({fix.name for fix in line.fixes} - {fix.name for fix in fresh.fixes if fix.patches})
         if lost:
             raise PatchQueueError(
                 f"{tree} has no commit on {', '.join(lost)}: git branch --force NAME refs/unpacked/NAME; "
