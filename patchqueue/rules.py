@@ -16,7 +16,7 @@ _TRAILERS = {"Forwarded": r"no|https?://\S+", "Drop-When": r"\S.*"}
 
 def check(line: Line) -> None:
     """Raise with everything that is wrong about the series."""
-    problems = [f"{fix.name}: {said}" for fix in line.fixes for said in _faults(line, fix)]
+    problems = [f"{fix.name}: {said}" for fix in line.fixes for said in faults(line, fix)]
     with tempfile.TemporaryDirectory() as folder:
         tree = build_tree(line, Path(folder, "tree"))
         problems += lay_out(line, tree) or [
@@ -26,7 +26,7 @@ def check(line: Line) -> None:
         raise PatchQueueError("\n".join(problems))
 
 
-def _faults(line: Line, fix: Fix) -> list[str]:
+def faults(line: Line, fix: Fix) -> list[str]:
     """What the text of a fix shows."""
     found = []
     if not fix.text.is_file() or not fix.text.read_text("utf-8").startswith("# "):
