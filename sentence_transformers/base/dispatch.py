@@ -5,9 +5,10 @@ batches of a step and slices them again, which takes tensors of one shape and no
 ``skip_first_batches`` skips one batch where a step takes one for each process. Here a loader's items are steps, whose
 batches are scattered as objects, so that a skipped item is a step, and a batch may hold anything that can be pickled.
 
-Guarantee: at each step, resumed or not, each process has the batch that it would have if the batches were sharded.
+Guarantee: at each step, resumed or not, process ``i`` has the ``i``-th of the next ``num_processes`` batches, as when
+the batches of a dataset with a length are sharded; with ``split_batches``, the ``i``-th part of the next one.
 Cost: the batches of a step are pickled; each process receives its own. A resume skips the indices of a dataset with a
-length, and reads those of a stream on the main process alone.
+length, and reads the rows of a stream again, on the main process alone.
 """
 
 from __future__ import annotations
