@@ -11,6 +11,7 @@ import torch.distributed as dist
 from datasets import Dataset, DatasetDict
 from sentence_transformers.sentence_transformer import losses
 from torch import nn
+from transformers import Trainer
 
 from conformance.runs import names
 from conformance.weights import digest
@@ -81,7 +82,7 @@ class OneRank(losses.SoftmaxLoss):
 
 def in_ddp(model: SentenceTransformer) -> nn.Module:
     """Wrapped by the user."""
-    return nn.parallel.DistributedDataParallel(softmax(model))
+    return nn.parallel.DistributedDataParallel(softmax(model), find_unused_parameters=True)
 
 
 def plain(model: SentenceTransformer) -> nn.Module:
@@ -103,17 +104,25 @@ def rows_for(loss: Any) -> Any:
     return Dataset.from_dict({**rows.to_dict(), "label": [row % CLASSES for row in range(32)]})
 
 
-def trainer_of(path: str, folder: str, make_loss: Any, seed: int, **arguments: Any) -> SentenceTransformerTrainer:
+class AsReleased(SentenceTransformerTrainer):
+    """Wraps and steps as transformers does, as the release's trainer."""
+
+    _wrap_model, training_step = Trainer._wrap_model, Trainer.training_step
+
+
+def trainer_of(
+    path: str, folder: str, make_loss: Any, seed: int, kind: Any = SentenceTransformerTrainer, **arguments: Any
+) -> SentenceTransformerTrainer:
     """A trainer whose loss begins with the values that ``seed`` gives."""
-    model = SentenceTransformer(path, device="cpu")
-    model.model_card_data.generate_widget_examples = False
-    torch.manual_seed(seed)
-    loss = make_loss(model)
     settings = {"save_strategy": "no", "num_train_epochs": 1, "per_device_train_batch_size": 4, **arguments}
     args = SentenceTransformerTrainingArguments(
         output_dir=folder, use_cpu=True, report_to="none", disable_tqdm=True, learning_rate=0.01, **settings
     )
-    return SentenceTransformerTrainer(model=model, args=args, train_dataset=rows_for(loss), loss=loss)
+    model = SentenceTransformer(path, device="cpu")
+    model.model_card_data.generate_widget_examples = False
+    torch.manual_seed(seed)
+    loss = make_loss(model)
+    return kind(model=model, args=args, train_dataset=rows_for(loss), loss=loss)
 
 
 def weights(trainer: Any) -> tuple[str, str]:
@@ -134,9 +143,9 @@ def train_each(path: str, folder: str, makers: dict[str, Any], **arguments: Any)
     return after
 
 
-def collectives_of(path: str, folder: str, make_loss: Any) -> tuple[list[str], tuple[str, str], list[str]]:
+def collectives_of(path: str, folder: str, make_loss: Any, kind: Any) -> tuple[list[str], tuple[str, str], list[str]]:
     """The collectives of ``train()``, the weights after it, and the files of its checkpoint."""
-    trainer = trainer_of(path, folder, make_loss, 3, save_strategy="steps", save_steps=2)
+    trainer = trainer_of(path, folder, make_loss, 3, kind, save_strategy="steps", save_steps=2)
     called, kept = [], {name: getattr(dist, name) for name in COLLECTIVES}
     for name in COLLECTIVES:
         setattr(dist, name, _counted(name, kept[name], called))
