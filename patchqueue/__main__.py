@@ -1,4 +1,4 @@
-"""The contributor's commands, in the root of the checkout: `python -m patchqueue unpack`, and refresh, check, lay."""
+"""The commands of a contributor, in the root of the checkout."""
 
 from __future__ import annotations
 
@@ -6,46 +6,53 @@ import argparse
 import sys
 from pathlib import Path
 
-from patchqueue.lay import lay
+from patchqueue.clone import branch
+from patchqueue.git import PatchQueueError
 from patchqueue.rules import check
 from patchqueue.scratch import refresh, unpack
-from patchqueue.series import Line, PatchQueueError
+from patchqueue.series import Line
+
+_COMMANDS = {
+    "unpack": "lay a series out under build/, a branch for each fix and one with all",
+    "refresh": "write these branches, and own modules edited in the checkout, back as the series",
+    "check": "ask of a series what CI asks",
+    "branch": "make a branch of one fix, or of all, in a clone of upstream, and print the text for upstream",
+}
 
 
 def main() -> int:
-    """Run one command on one line; 1 and a message on stderr when it cannot be done."""
+    """Run one command; 1 and a message on stderr when it cannot be done."""
     parser = argparse.ArgumentParser(prog="python -m patchqueue", description=__doc__)
-    parser.add_argument(
-        "command",
-        choices=["unpack", "refresh", "check", "lay"],
-        help="unpack: the release and each patch as commits under build/; refresh: write those commits back as the "
-        "series, own modules included; check: everything CI asks of the series; lay: the series as commits in a "
-        "checkout of upstream's repository",
-    )
-    parser.add_argument(
-        "line", nargs="?", default=".", help="a line's folder, or package/release as under patches/ (the line in .)"
-    )
-    parser.add_argument("checkout", nargs="?", type=Path, help="for lay: a clone of the upstream repository")
-    chosen = parser.parse_args()
-    if (chosen.command == "lay") != (chosen.checkout is not None):
-        parser.error("lay takes a series and a checkout, the other commands a line alone")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, does in _COMMANDS.items():
+        command = commands.add_parser(name, help=does, description=does)
+        if name != "branch":
+            command.add_argument("folder", nargs="?", default=".", help="a series (else: that of the line in .)")
+        else:
+            command.add_argument("folder", help="a series, or a fix in it")
+            command.add_argument("clone", type=Path, help="a clone of upstream's repository")
+            command.add_argument("--onto", default="HEAD", help="where the branch starts: a tag, a branch, a commit")
     try:
-        line = Line.load(Path.cwd()) if chosen.line == "." else Line.find(chosen.line, Path.cwd())
-        print(lay(line, chosen.checkout.resolve()) if chosen.checkout else _run(chosen.command, line))
+        print(_run(parser.parse_args()))
     except PatchQueueError as error:
         print(f"patch queue: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _run(command: str, line: Line) -> str:
-    if command == "unpack":
+def _run(chosen: argparse.Namespace) -> str:
+    here = Path.cwd()
+    line = Line.load(here) if chosen.folder == "." else Line.find(chosen.folder, here)
+    if chosen.command == "branch":
+        fix = next((fix for fix in line.fixes if fix.name == Path(chosen.folder).name), None)
+        return branch(line, fix, chosen.clone, chosen.onto)
+    if chosen.command == "unpack":
         return f"unpacked in {unpack(line)}: work there with git, commit, then refresh"
-    if command == "refresh":
+    if chosen.command == "refresh":
         said = [f"wrote {file}" for file in refresh(line)] or ["nothing changed"]
-        return "\n".join([*said, *(f"in no patch, so not in the package: {path}" for path in line.stray_modules())])
+        return "\n".join([*said, *(f"in no patch and no feature: {path}" for path in line.stray_files())])
     check(line)
-    return f"{len(line.patches)} patches: nothing to object"
+    return f"{len(line.fixes)} fixes: nothing to object"
 
 
 if __name__ == "__main__":

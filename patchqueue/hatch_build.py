@@ -17,8 +17,10 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 # hatchling loads this file by its path, from whichever line's folder is built.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from patchqueue.git import PatchQueueError, git
 from patchqueue.scratch import link_farm
-from patchqueue.series import PACKAGE, PRISTINE, Line, PatchQueueError, build_tree, git, upstream_wheel
+from patchqueue.series import PACKAGE, Line
+from patchqueue.tree import PRISTINE, build_tree, upstream_wheel
 from patchqueue.upstream_metadata import project_table
 
 _MUST_LEAD = re.compile(r"#!|[ \t\f]*#.*?coding[:=]")

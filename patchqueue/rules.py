@@ -1,91 +1,65 @@
-"""What a patch of the series must look like, and the whole check that CI runs."""
+"""What CI asks of a series: `python -m patchqueue check`."""
 
 from __future__ import annotations
 
-import email
 import re
 import tempfile
 from pathlib import Path
 
-from patchqueue.scratch import export, scattered
-from patchqueue.series import PACKAGE, Line, PatchQueueError, build_tree, promised
+from patchqueue.git import PatchQueueError, git
+from patchqueue.scratch import export, lay_out
+from patchqueue.series import Fix, Line, promised
+from patchqueue.tree import PRISTINE, build_tree
 
-_PATHS = r"(?:{source}|tests|docs)/.+"
 _TRAILERS = {"Forwarded": r"no|https?://\S+", "Drop-When": r"\S.*"}
-_HUNK = re.compile(r"^(@@ .+ @@).*\n((?:[ +\-\\].*\n?)+)", re.MULTILINE)
-_WIDE = re.compile(r"(?:^|\n .*)\n .*\n .*")
-"""Two lines of context before a change, or three between two: more than -U1 gives."""
 
 
 def check(line: Line) -> None:
-    """Raise with everything that is wrong about the series; first what can be seen, then what applying shows."""
-    numbered = enumerate(line.patches, 1)
-    source = line.source
-    problems = [f"{patch.name}: {said}" for number, patch in numbered for said in faults(patch, number, source)]
-    problems += scattered(line.patches)
-    if problems:
-        raise PatchQueueError("\n".join(problems))
+    """Raise with everything that is wrong about the series."""
+    problems = [f"{fix.name}: {said}" for fix in line.fixes for said in faults(line, fix)]
     with tempfile.TemporaryDirectory() as folder:
         tree = build_tree(line, Path(folder, "tree"))
-        exported = {patch.name: patch.read_bytes() for patch in export(tree, Path(folder, "export"))}
-    kept = {patch.name: patch.read_bytes() for patch in line.patches}
-    differing = sorted(name for name in {*kept, *exported} if kept.get(name) != exported.get(name))
-    if differing:
-        raise PatchQueueError(f"not as git exports it: {', '.join(differing)}. Run unpack, then refresh, and commit.")
+        problems += lay_out(line, tree) or [
+            f"{fix.name}: {said}" for fix in line.fixes for said in _reexported(tree, fix, Path(folder, fix.name))
+        ]
+    if problems:
+        raise PatchQueueError("\n".join(problems))
 
 
-def faults(patch: Path, number: int, source: str = PACKAGE) -> list[str]:
-    """What is wrong with one patch, as its text shows it."""
-    text = patch.read_text("utf-8")
-    message, _, diff = text.partition("\ndiff --git ")
-    diff = f"diff --git {diff}"
-    found = _header_faults(message) + _diff_faults(diff)
-    if not patch.name.startswith(f"{number:04}-"):
-        found.append(f"is number {number} of the series, so its name must start with {number:04}-")
-    paths = re.findall(r"^diff --git a/(.+) b/.+$", diff, re.MULTILINE)
-    if {path for path, _, _ in promised(patch)} != set(paths):
-        found.append("needs an 'index' line with two full 40-digit blobs for each file: export with --full-index")
-    strange = [path for path in paths if not re.fullmatch(_PATHS.format(source=source), path)]
-    return found + [f"{path}: a patch may touch {source}/, tests/ and docs/ alone" for path in strange]
-
-
-def for_upstream(mail: bytes) -> bytes:
-    """A patch as upstream is to see it: without the trailers that are for this queue alone."""
-    message, start, diff = mail.partition(b"\ndiff --git ")
-    body, gap, trailers = message.rstrip(b"\n").rpartition(b"\n\n")
-    ours = rf"^(?:{'|'.join(_TRAILERS)}): .*\n(?: .*\n)*".encode()
-    return body + gap + re.sub(ours, b"", trailers + b"\n", flags=re.MULTILINE) + start + diff
-
-
-def _header_faults(message: str) -> list[str]:
-    """Missing headers, an empty explanation, missing trailers."""
-    mail = email.message_from_string(message)
-    found = [f"has no {name}: header" for name in ("From", "Date", "Subject") if not mail[name]]
-    *body, trailers = str(mail.get_payload()).strip().split("\n\n")
-    if not "".join(body).strip():
-        found.append("explains nothing: say symptom, cause, change and how it was tested, above the trailers")
-    return found + [
-        f"has no trailer '{name}: …' that reads {rule} in the last paragraph of its message"
-        for name, rule in _TRAILERS.items()
-        if not re.search(rf"^{name}: (?:{rule})$", trailers, re.MULTILINE)
-    ]
-
-
-def _diff_faults(diff: str) -> list[str]:
-    """Deleted files, context other than one line, whitespace noise."""
-    found = ["deletes a file, which the package would then lack"] if "\ndeleted file mode" in diff else []
-    for hunk in _HUNK.finditer(diff):
-        where, lines = hunk[1], hunk[2].splitlines()
-        if _WIDE.search(f"\n{hunk[2]}"):
-            found.append(f"{where}: more than one line of context: export with -U1")
-        if any(text[0] == "+" and text != text.rstrip() for text in lines):
-            found.append(f"{where}: adds trailing whitespace")
-        before, after = (_words(lines, sign) for sign in "-+")
-        if before == after:
-            found.append(f"{where}: changes whitespace alone")
+def faults(line: Line, fix: Fix) -> list[str]:
+    """What the text of a fix shows."""
+    found = []
+    if not fix.text.is_file() or not fix.text.read_text("utf-8").startswith("# "):
+        found.append("has no PULL_REQUEST.md that begins with '# ' and a title")
+    elsewhere = {path for patch in line.patches if patch.parent != fix.folder for path, _, _ in promised(patch)}
+    for patch in fix.patches:
+        message = patch.read_text("utf-8").partition("\ndiff --git ")[0]
+        *body, trailers = message.partition("\n\n")[2].strip().split("\n\n")
+        if not body:
+            found.append(f"{patch.name} explains nothing: say symptom, cause, change and tests above the trailers")
+        for name, rule in _TRAILERS.items():
+            if not re.search(rf"^{name}: (?:{rule})$", trailers, re.MULTILINE):
+                found.append(f"{patch.name} has no trailer '{name}: …' that reads {rule} in its last paragraph")
+        for path, old, new in sorted(promised(patch)):
+            if not path.startswith((f"{line.source}/", "tests/", "docs/")):
+                found.append(f"{patch.name} touches {path}: a patch may touch {line.source}/, tests/ and docs/ alone")
+            if not new.strip("0"):
+                found.append(f"{patch.name} deletes {path}, which the package would then lack")
+            if not old.strip("0") and path in elsewhere:
+                found.append(f"{patch.name} creates {path}, which another fix touches: one fix holds a new file whole")
     return found
 
 
-def _words(lines: list[str], sign: str) -> list[str]:
-    """The added or removed lines that are not blank, without trailing whitespace."""
-    return [text[1:].rstrip() for text in lines if text[0] == sign and text[1:].strip()]
+def _reexported(tree: Path, fix: Fix, folder: Path) -> list[str]:
+    """What git, asked for the fix's branch, writes otherwise than it is kept, and what it says of the whitespace."""
+    found = []
+    export(tree, fix.name, folder)
+    kept, exported = ({patch.name: patch.read_bytes() for patch in each.patches} for each in (fix, Fix(folder)))
+    differing = sorted(name for name in {*kept, *exported} if kept.get(name) != exported.get(name))
+    if differing:
+        found.append(f"not as git exports it: {', '.join(differing)}. Run unpack, then refresh, and commit")
+    try:
+        git(tree, "diff", "--check", fix.needs or PRISTINE, fix.name)
+    except PatchQueueError as error:
+        found.append(str(error).partition("\n")[2])
+    return found

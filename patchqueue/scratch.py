@@ -1,120 +1,116 @@
-"""The contributor's tree: unpacked under build/, worked on with git, exported back into the series.
+"""The contributor's tree under build/: a branch for each fix, made from the release, and one on which all are stacked.
 
-Guarantee: work that is not in the series is never overwritten, neither in the unpacked tree nor in the series on disk.
-For that the tree remembers, in .git/patchqueue, the series it was made from and the commit that was last exported.
+The branches are worked on with plain git, and `refresh` exports them; the stack is made from them. Guarantee: work
+that is not in the series is never overwritten, neither in the tree nor in the series on disk. For that the tree
+remembers the series it was made from, in .git/patchqueue, and where each branch stood then, in refs/unpacked/.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from patchqueue.series import PACKAGE, PRISTINE, Line, PatchQueueError, apply_series, git, promised, start_tree
+from patchqueue.git import PatchQueueError, git
+from patchqueue.series import FOLDERS, Line, promised
+from patchqueue.tree import PRISTINE, STACK, apply_alone, apply_stack, start_tree, tree_id
 
 EXPORT = (
     "--unified=1",  # enough for a strict place (-U0 lands anywhere), little of upstream's text
-    "--full-index",  # whole blob names: what the build verifies against, and what am -3 needs
+    "--full-index",  # whole blob names: what a fix alone is verified against, and what am -3 needs
     "--zero-commit",  # commit ids change with every unpack,
     "--no-signature",  # and so does git's version
     "--no-numbered",  # adding a patch must not rewrite the others' subjects
     "--no-stat",
     "--no-renames",  # a rename has no index line when nothing else changed
 )
+_COMMENT = "# The git tree of the release with all fixes: written by refresh, compared by every build.\n"
 
 
 def unpack(line: Line) -> Path:
-    """Make the unpacked tree from the series; one made from this very series is kept, with the work in it."""
+    """Make the tree from the series, the stack checked out; one made from this very series is kept, work included."""
     tree = line.scratch
     if tree.exists():
-        made_from, _ = _state(tree)
-        if made_from == line.digest and not _unfinished(tree):
+        if _made_from(tree) == line.digest:
             return tree
-        if _unexported(tree):
+        if _unfinished(tree) or _moved(tree):
             raise PatchQueueError(
-                f"{tree} holds work which is not in the series, and the series changed since it was unpacked, or is "
-                f"not applied to its end. Finish the am, or save the work (git format-patch) and delete the tree."
+                f"{tree} holds work which is not in the series, and the series changed since it was unpacked. "
+                f"Save the work (git format-patch), delete the tree, unpack, and apply it there (git am -3)."
             )
         shutil.rmtree(tree)
     fresh = tree.with_name(f"{tree.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     start_tree(line, fresh)
     fresh.rename(tree)
+    faults = lay_out(line, tree)
     _remember(line, tree)
-    try:
-        apply_series(line, tree)
-    except PatchQueueError as error:
+    if faults:
         raise PatchQueueError(
-            f"{error}\n{tree} stopped there. CONTRIBUTING.md, 'A line for an older release', says how git merges what "
-            "does not apply: git am --abort, git fetch, git am -3. Then refresh."
-        ) from error
-    _remember(line, tree)
+            "\n".join(faults) + f"\nTheir branches in {tree} stand at their start: put there what is to be (git "
+            "switch, git am -3; CONTRIBUTING.md, 'Move to a new release'), then refresh."
+        )
     return tree
 
 
+def lay_out(line: Line, tree: Path) -> list[str]:
+    """Make the branches of a tree that holds the release; what does not apply. The stack only if each fix does."""
+    faults = [said for fix in line.fixes for said in _fault(apply_alone, line, fix, tree)]
+    return faults or _fault(apply_stack, line, tree)
+
+
 def refresh(line: Line) -> list[Path]:
-    """Write the unpacked tree's commits back as the series, and its own modules back to the checkout.
+    """Write the branches back as the series, and the own modules to the checkout; the files that changed on disk.
 
-    Own modules edited in the checkout are first folded into the commits that create them. Returns the files that
-    changed on disk: none when there was nothing to write.
+    Own modules edited in the checkout are first put into the branch that creates them.
     """
-    tree = line.scratch
-    _refuse_unfinished(line, tree)
-    _fold(tree, _edited_in_checkout(line, tree))
+    tree = unpack(line)
+    _refuse(tree)
+    _take_over(line, tree)
     with tempfile.TemporaryDirectory() as folder:
-        exported = export(tree, Path(folder))
-        problems = empty(exported) + scattered(exported)
-        problems += [] if exported else [f"{tree} holds no commit after {PRISTINE} to export."]
-        if problems:
-            raise PatchQueueError("\n".join(problems))
-        new = {line.series / patch.name: patch.read_bytes() for patch in exported}
-        own = {path for patch in exported for path, old, _ in promised(patch) if _is_own(path, old)}
-    if line.modules is not None:
-        new |= {line.own_file(path): (tree / path).read_bytes() for path in own}
+        fresh = replace(line, series=Path(folder))
+        shutil.copyfile(line.pin, fresh.pin)
+        for branch in git(tree, "for-each-ref", "--format=%(refname:lstrip=2)", f"refs/heads/{FOLDERS}").split():
+            _follow(tree, branch)
+            export(tree, branch, fresh.series / branch)
+        lost = sorted({fix.name for fix in line.fixes} - {fix.name for fix in fresh.fixes if fix.patches})
+        if lost:
+            raise PatchQueueError(
+                f"{tree} has no commit on {', '.join(lost)}: git branch --force NAME refs/unpacked/NAME; "
+                f"or, to drop a fix, delete its folder in {line.series} and unpack."
+            )
+        try:
+            apply_stack(fresh, tree)
+        finally:
+            git(tree, "checkout", "--quiet", STACK)
+        new = {line.series / patch.relative_to(fresh.series): patch.read_bytes() for patch in fresh.patches}
+        new |= {file: (tree / path).read_bytes() for path, file in fresh.own_files().items()}
+    new[line.tree_id] = f"{_COMMENT}{tree_id(tree)}\n".encode()
     gone = {*line.patches, *line.own_files().values()} - set(new)
-    changed = [file for file, data in new.items() if not file.is_file() or file.read_bytes() != data]
-    _write({file: new[file] for file in changed}, gone)
+    changed = {file: data for file, data in new.items() if not file.is_file() or file.read_bytes() != data}
+    _write(changed, gone)
     _remember(line, tree)
-    return sorted([*changed, *gone])
+    return sorted({*changed, *gone})
 
 
-def export(tree: Path, folder: Path) -> list[Path]:
-    """The commits after the release, as mails."""
-    git(tree, "format-patch", *EXPORT, "--output-directory", str(folder.resolve()), f"{PRISTINE}..HEAD")
-    return sorted(folder.glob("*.patch"))
-
-
-def empty(patches: list[Path]) -> list[str]:
-    """Mails of commits that change nothing, which git can write but not apply."""
-    return [
-        f"{patch.name}: its commit changes no file, so there is nothing to apply. Drop it "
-        f"(git rebase --force-rebase --no-keep-empty {PRISTINE}), or put a change into it, then refresh."
-        for patch in patches
-        if b"\ndiff --git " not in patch.read_bytes()
-    ]
-
-
-def scattered(patches: list[Path]) -> list[str]:
-    """Breaches of the rule that one patch creates an own module and no other touches it."""
-    created = {path: patch for patch in patches for path, old, _ in promised(patch) if _is_own(path, old)}
-    return [
-        f"{patch.name}: touches {path}, which {created[path].name} creates; one patch holds an own module whole"
-        for patch in patches
-        for path, _, _ in sorted(promised(patch))
-        if created.get(path, patch) != patch
-    ]
+def export(tree: Path, branch: str, folder: Path) -> None:
+    """Write the commits of a branch, after the release or after the fix that it needs, as mails."""
+    commits = f"{_needs(tree, branch) or PRISTINE}..{branch}"
+    git(tree, "format-patch", *EXPORT, "--output-directory", str(folder.resolve()), commits)
 
 
 def link_farm(line: Line) -> None:
-    """Make build/editable/ a package of links: own modules to the checkout, upstream's files to the unpacked tree."""
+    """Make build/editable/ a package of links: own modules and features to the checkout, the rest to the tree."""
     tree = unpack(line)
     farm = line.root / "build" / "editable"
     shutil.rmtree(farm, ignore_errors=True)
-    targets = {path: tree / path for path in git(tree, "ls-files", "--", PACKAGE).splitlines()}
-    targets |= line.own_files()
+    targets = {path: tree / path for path in git(tree, "ls-files", "--", line.source).splitlines()}
+    targets |= line.own_files() | {f"{line.source}/{name}": line.root / line.source / name for name in line.features}
     for path, target in targets.items():
-        if not target.is_file():
+        if not target.exists():
             raise PatchQueueError(f"{target} is missing: restore it with git, then install again.")
         (farm / path).parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -123,87 +119,93 @@ def link_farm(line: Line) -> None:
             raise PatchQueueError(f"cannot make links: {error}. On Windows, turn on Developer Mode.") from error
 
 
-def _is_own(path: str, blob_before: str) -> bool:
-    return not blob_before.strip("0") and not path.startswith(("tests/", "docs/"))
-
-
-def _state(tree: Path) -> tuple[str, str]:
-    """The series that the tree was made from, and its commit at that time or at the last refresh."""
+def _fault(step: Callable[..., None], *arguments: object) -> list[str]:
     try:
-        made_from, exported = (tree / ".git" / "patchqueue").read_text().split()
-    except (OSError, ValueError) as error:
+        step(*arguments)
+    except PatchQueueError as error:
+        return [str(error)]
+    return []
+
+
+def _needs(tree: Path, branch: str) -> str:
+    """The fix on which a branch stands, by the trailer of its last commit."""
+    return git(tree, "log", "-1", "--format=%(trailers:key=Needs,valueonly)", branch).strip()
+
+
+def _follow(tree: Path, branch: str) -> None:
+    """Rebase a branch that needs another fix onto that as it is now."""
+    needs = _needs(tree, branch)
+    if needs:
+        before = git(tree, "rev-parse", "--revs-only", f"refs/unpacked/{needs}").strip() or needs
+        try:
+            git(tree, "rebase", "--quiet", "--onto", needs, before, branch)
+        except PatchQueueError:
+            with suppress(PatchQueueError):
+                git(tree, "rebase", "--abort")
+            raise
+
+
+def _made_from(tree: Path) -> str:
+    """The digest of the series that the tree was made from, or last exported as."""
+    try:
+        return (tree / ".git" / "patchqueue").read_text()
+    except OSError as error:
         raise PatchQueueError(f"{tree} was not made by `python -m patchqueue unpack`: move it away first.") from error
-    return made_from, exported
 
 
 def _remember(line: Line, tree: Path) -> None:
-    (tree / ".git" / "patchqueue").write_text(f"{line.digest} {git(tree, 'rev-parse', 'HEAD')}")
+    (tree / ".git" / "patchqueue").write_text(line.digest)
+    git(tree, "fetch", "--quiet", "--prune", ".", "+refs/heads/*:refs/unpacked/*")
 
 
-def _unfinished(tree: Path) -> bool:
-    """A stopped am or rebase leaves a clean tree with fewer commits than the series has patches."""
-    return any((tree / ".git" / name).exists() for name in ("rebase-apply", "rebase-merge"))
+def _unfinished(tree: Path) -> str:
+    """What has not become a commit; a stopped am or rebase leaves a clean tree, but fewer commits than patches."""
+    stopped = any((tree / ".git" / name).exists() for name in ("rebase-apply", "rebase-merge"))
+    return "an unfinished am or rebase" if stopped else git(tree, "status", "--porcelain").rstrip()
 
 
-def _unexported(tree: Path) -> bool:
-    dirty = git(tree, "status", "--porcelain")
-    return bool(dirty) or _unfinished(tree) or git(tree, "rev-parse", "HEAD").strip() != _state(tree)[1]
+def _moved(tree: Path) -> set[str]:
+    """The branches that are not where unpack or refresh left them."""
+    kinds = ("heads", "unpacked")
+    listed = [
+        git(tree, "for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", f"refs/{kind}") for kind in kinds
+    ]
+    heads, unpacked = (set(text.splitlines()) for text in listed)
+    return {head.split()[0] for head in heads - unpacked}
 
 
-def _refuse_unfinished(line: Line, tree: Path) -> None:
-    """Only a clean, linear tree that was made from the series on disk may replace that series."""
-    if not tree.is_dir():
-        raise PatchQueueError(f"{tree} is missing: run `python -m patchqueue unpack` first.")
-    if _state(tree)[0] != line.digest:
+def _refuse(tree: Path) -> None:
+    """Only clean, linear branches may replace the series."""
+    unfinished = _unfinished(tree)
+    if unfinished:
+        raise PatchQueueError(f"{tree} has uncommitted work; commit or discard it, then refresh:\n{unfinished}")
+    if STACK in _moved(tree):
         raise PatchQueueError(
-            f"the series changed since {tree} was unpacked: refreshing would undo that. Save your commits "
-            f"(git format-patch {PRISTINE}..HEAD), delete the tree, unpack again and apply them there (git am -3)."
+            f"{tree} has commits on {STACK}, which is made from the other branches. Put each on that of its fix (git "
+            f"switch, git cherry-pick), then git branch --force {STACK} refs/unpacked/{STACK}, and refresh."
         )
-    if _unfinished(tree):
-        raise PatchQueueError(f"{tree} is in the middle of an am or a rebase: finish or abort it, then refresh.")
-    dirty = git(tree, "status", "--porcelain")
-    if dirty:
-        raise PatchQueueError(f"{tree} has uncommitted changes; commit or discard them, then refresh:\n{dirty}")
-    if git(tree, "rev-list", "--merges", f"{PRISTINE}..HEAD"):
+    if git(tree, "rev-list", "--merges", "--branches", f"^{PRISTINE}"):
         raise PatchQueueError(f"{tree} holds merges, a series cannot: rebase onto {PRISTINE}, then refresh.")
 
 
-def _edited_in_checkout(line: Line, tree: Path) -> dict[str, Path]:
-    """Own modules that were edited in the checkout since the last export; edits on both sides are an error."""
-    edited = {}
-    exported_as = line.own_modules()
-    for path, file in line.own_files().items():
-        exported = exported_as[path]
-        if not file.is_file():
-            raise PatchQueueError(f"{file} is missing: restore it, or remove the module by a commit in {tree}.")
-        here = git(tree, "hash-object", "--no-filters", str(file.resolve())).strip()
-        there = git(tree, "rev-parse", "--revs-only", f"HEAD:{path}").strip()  # empty when a commit removed it
-        if here in (exported, there):
-            continue
-        if there != exported:
-            raise PatchQueueError(f"{path} was edited both in {file} and in {tree}: make them equal, then refresh.")
-        edited[path] = file
-    return edited
-
-
-def _fold(tree: Path, edited: dict[str, Path]) -> None:
-    """Put each edited own module into the commit that creates it; the contributor's commit returns on failure."""
-    if not edited:
-        return
-    before = git(tree, "rev-parse", "HEAD").strip()
-    for path, file in edited.items():
-        creator = git(tree, "log", "--diff-filter=A", "--format=%H", f"{PRISTINE}..HEAD", "--", path).split()[-1]
-        shutil.copyfile(file, tree / path)
-        git(tree, "commit", "--quiet", f"--fixup={creator}", "--", path)
-    try:
-        git(tree, "rebase", "--quiet", "--interactive", "--autosquash", PRISTINE)
-    except PatchQueueError as error:
-        with suppress(PatchQueueError):
-            git(tree, "rebase", "--abort")
-        git(tree, "reset", "--quiet", "--hard", before)
-        raise PatchQueueError(
-            f"could not fold {', '.join(edited)}: is each created by one commit, touched by no other? {error}"
-        ) from error
+def _take_over(line: Line, tree: Path) -> None:
+    """Put own modules that were edited in the checkout into the branch that creates them."""
+    files, exported = line.own_files(), line.own_modules()
+    for fix in line.fixes:
+        for path in files.keys() & {path for patch in fix.patches for path, _, _ in promised(patch)}:
+            there = git(tree, "rev-parse", "--revs-only", f"{fix.name}:{path}").strip()  # empty: a commit removed it
+            if not files[path].is_file():  # to be written below
+                continue
+            here = git(tree, "hash-object", "--no-filters", str(files[path].resolve())).strip()
+            if here in (exported[path], there):
+                continue
+            if there != exported[path]:
+                raise PatchQueueError(
+                    f"{path} was edited both in {files[path]} and on {fix.name} of {tree}: make it one."
+                )
+            git(tree, "checkout", "--quiet", fix.name)
+            shutil.copyfile(files[path], tree / path)
+            git(tree, "commit", "--quiet", "--amend", "--no-edit", "--", path)
 
 
 def _write(new: dict[Path, bytes], gone: set[Path]) -> None:

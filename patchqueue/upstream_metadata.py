@@ -10,7 +10,9 @@ import zipfile
 from packaging.metadata import parse_email
 from packaging.requirements import Requirement
 
-from patchqueue.series import PACKAGE, Line, PatchQueueError, upstream_wheel
+from patchqueue.git import PatchQueueError
+from patchqueue.series import PACKAGE, Line
+from patchqueue.tree import upstream_wheel
 
 _COPIED = {
     "summary": "description",

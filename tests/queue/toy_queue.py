@@ -1,4 +1,4 @@
-"""Copies of the checkout to break, and a toy series of two patches that stays put when the real one moves."""
+"""Copies of the checkout to break, and a toy series of three fixes that stays put when the real one moves."""
 
 from __future__ import annotations
 
@@ -13,15 +13,24 @@ from typing import Any
 
 import pytest
 
-from patchqueue.scratch import export
-from patchqueue.series import PACKAGE, Line, start_tree
+from patchqueue.scratch import export, refresh
+from patchqueue.series import PACKAGE, Line
+from patchqueue.tree import start_tree, upstream_wheel
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "sentence-transformers/6.2.0"
 OWN = f"{PACKAGE}/base/toy_epoch.py"
 HOOKED = f"{PACKAGE}/base/trainer.py"
 HOOKED_TOO = f"{PACKAGE}/base/modules/module.py"
-FIRST, SECOND = "0001-Add-a-toy-module.patch", "0002-Hook-the-toy-in.patch"
+FIRST, SECOND, THIRD = "01-toy-module", "02-toy-hook", "03-toy-on-top"
+PATCHES = {
+    FIRST: "01-toy-module/0001-Add-a-toy-module.patch",
+    SECOND: "02-toy-hook/0001-Hook-the-toy-in.patch",
+    THIRD: "03-toy-on-top/0001-Count-the-toys.patch",
+}
+TEXT = "# A toy\n\nSymptom, cause, change.\n"
 _MESSAGE = "{}\n\nSymptom, cause, change, and how it was tested.\n\nForwarded: no\nDrop-When: the toys are put away\n"
+_PERSON = ("-c", "user.name=A Contributor", "-c", "user.email=contributor@example.org")
 
 
 def run(
@@ -47,9 +56,9 @@ def if_installed(*names: str) -> list[Any]:
     ]
 
 
-def queue(folder: Path, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+def queue(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """`python -m patchqueue <command>` in a checkout."""
-    return run(folder, sys.executable, "-m", "patchqueue", command, check=check)
+    return run(folder, sys.executable, "-m", "patchqueue", *command, check=check)
 
 
 def build(
@@ -60,18 +69,25 @@ def build(
     return run(folder, *command, check=check, env=env)
 
 
-def commit(tree: Path, subject: str) -> None:
+def commit(tree: Path, subject: str, *, needs: str = "") -> None:
     """Commit everything in a tree as a contributor would, under a complete message."""
     run(tree, "git", "add", "--force", ".")
-    person = ("-c", "user.name=A Contributor", "-c", "user.email=contributor@example.org")
-    run(tree, "git", *person, "commit", "--quiet", "--message", _MESSAGE.format(subject))
+    message = _MESSAGE.format(subject) + (f"Needs: {needs}\n" if needs else "")
+    run(tree, "git", *_PERSON, "commit", "--quiet", "--message", message)
+
+
+def amend(tree: Path, branch: str, file: str, old: str, new: str) -> None:
+    """Change a line in the last commit of a fix's branch."""
+    run(tree, "git", "switch", "--quiet", branch)
+    rewrite(tree / file, old, new)
+    run(tree, "git", *_PERSON, "commit", "--quiet", "--all", "--amend", "--no-edit")
 
 
 def copy_checkout(folder: Path, *, patches: bool) -> Path:
-    """Copy what git tracks or would track; the patches and own modules only if asked for."""
+    """Copy what git tracks or would track; the newest series and own packages only if asked for."""
     listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").stdout.splitlines()
     for name in listed:
-        mine = name.endswith(".patch") or name.startswith(f"{PACKAGE}/")
+        mine = name.startswith((f"{PACKAGE}/", f"patches/{NAME}/")) and not name.endswith("upstream.txt")
         if (ROOT / name).is_file() and (patches or not mine):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
@@ -80,36 +96,51 @@ def copy_checkout(folder: Path, *, patches: bool) -> Path:
 
 def toy_line(folder: Path) -> Line:
     """The line of a toy checkout, made by hand because `Line.load` refuses a series that is still empty."""
-    return Line(folder, folder / "patches" / "sentence-transformers" / "6.2.0", folder / PACKAGE, "epoch.1")
+    return Line(folder, folder / "patches" / NAME, folder / PACKAGE, ("toy_feature",), "epoch.0")
 
 
 def make_toy(folder: Path) -> Path:
-    """A checkout whose series adds one own module with a test, and hooks it into two files of upstream's.
+    """A checkout with one feature, and fixes that create an own module with a test and hook into files of upstream's.
 
-    Both patches change one line of the first file: as in the real series, neither can be replayed on the other.
+    The third stands on the first and changes its line. The pinned wheel lies in the series, so that no index is asked.
     """
     line = toy_line(copy_checkout(folder, patches=False))
+    rewrite(folder / "pyproject.toml", 'features = ["planned", "order"]', 'features = ["toy_feature"]')
+    (line.series / f"{PACKAGE}-6.2.0-py3-none-any.whl").write_bytes(upstream_wheel(_pinned(line)))
+    (folder / PACKAGE / "toy_feature").mkdir(parents=True)
+    (folder / PACKAGE / "toy_feature" / "__init__.py").write_text('"""A feature."""\n')
     tree = folder / "build" / "making"
     start_tree(line, tree)
+    run(tree, "git", "switch", "--quiet", "--create", FIRST)
     (tree / "tests").mkdir()
     (tree / "tests" / "test_toy.py").write_text("def test_toy() -> None:\n    assert True\n")
     (tree / OWN).write_text('"""A toy."""\n\nGREETING = "hello"\n')
-    rewrite(tree / HOOKED, "\nimport json\n", "\nimport json  # toys\n")
+    rewrite(tree / HOOKED, "\nimport json\n", "\nimport json  # a toy\n")
     commit(tree, "Add a toy module")
-    rewrite(tree / HOOKED, "\nimport json  # toys\n", "\nimport json  # a toy\n")
+    run(tree, "git", "switch", "--quiet", "--create", SECOND, "pristine")
+    rewrite(tree / HOOKED, "\nimport os\n", "\nimport os  # a toy\n")
     rewrite(tree / HOOKED_TOO, "\nimport json\n", "\nimport json  # a toy\n")
     commit(tree, "Hook the toy in")
-    export(tree, line.series)
-    line.own_file(OWN).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(tree / OWN, line.own_file(OWN))
+    run(tree, "git", "switch", "--quiet", "--create", THIRD, FIRST)
+    rewrite(tree / HOOKED, "\nimport json  # a toy\n", "\nimport json  # two toys\n")
+    commit(tree, "Count the toys", needs=FIRST)
+    for name in PATCHES:
+        export(tree, name, line.series / name)
+        (line.series / name / "PULL_REQUEST.md").write_text(TEXT)
     shutil.rmtree(folder / "build")
+    refresh(line)
     return folder
+
+
+def _pinned(line: Line) -> Line:
+    """The checkout's own line, so that the wheel is got once for all tests."""
+    return Line(ROOT, ROOT / "patches" / NAME)
 
 
 def series(folder: Path) -> dict[str, bytes]:
     """Every file that refresh may write."""
-    line = toy_line(folder)
-    return {str(file): file.read_bytes() for file in (*line.patches, *folder.glob(f"{PACKAGE}/**/*.py"))}
+    files = [*toy_line(folder).series.rglob("*"), *folder.glob(f"{PACKAGE}/**/*.py")]
+    return {str(file): file.read_bytes() for file in files if file.is_file()}
 
 
 def rewrite(file: Path, old: str, new: str) -> None:
@@ -117,10 +148,3 @@ def rewrite(file: Path, old: str, new: str) -> None:
     text = file.read_text("utf-8")
     assert old in text
     file.write_text(text.replace(old, new), "utf-8")
-
-
-def touch_own_module_twice(folder: Path) -> None:
-    """A second commit that edits an own module."""
-    line = toy_line(folder)
-    rewrite(line.scratch / OWN, "hello", "there")
-    commit(line.scratch, "Edit the toy")

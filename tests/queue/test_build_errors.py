@@ -1,24 +1,17 @@
-"""What a build says when something is wrong, on a toy series."""
+"""What a build says when something is wrong, and that it then makes nothing, on a toy series."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toy_queue import (
-    HOOKED,
-    OWN,
-    SECOND,
-    build,
-    commit,
-    queue,
-    rewrite,
-    run,
-    toy_line,
-)
+from toy_queue import OWN, PATCHES, SECOND, build, commit, queue, rewrite, run, toy_line
+
+from patchqueue.series import PACKAGE
 
 
 def no_patches(folder: Path) -> None:
@@ -28,8 +21,18 @@ def no_patches(folder: Path) -> None:
 
 def empty_series(folder: Path) -> None:
     """The pin without patches."""
-    for patch in toy_line(folder).patches:
-        patch.unlink()
+    for fix in toy_line(folder).fixes:
+        shutil.rmtree(fix.folder)
+
+
+def empty_folder(folder: Path) -> None:
+    """A fix without its patch."""
+    (toy_line(folder).series / PATCHES[SECOND]).unlink()
+
+
+def lost_folder(folder: Path) -> None:
+    """A fix less than was recorded."""
+    shutil.rmtree(toy_line(folder).series / SECOND)
 
 
 def wrong_pin(folder: Path) -> None:
@@ -41,49 +44,54 @@ def wrong_pin(folder: Path) -> None:
 
 def stale_hunk(folder: Path) -> None:
     """A patch made for another release."""
-    rewrite(toy_line(folder).series / SECOND, "-import json\n", "-import jason\n")
+    rewrite(toy_line(folder).series / PATCHES[SECOND], "-import os\n", "-import so\n")
 
 
 def hand_edited(folder: Path) -> None:
-    """A patch that applies to something else than its index lines say."""
-    rewrite(toy_line(folder).series / SECOND, "# a toy", "# another toy")
+    """A patch that applies to something else than was recorded."""
+    rewrite(toy_line(folder).series / PATCHES[SECOND], "+import os  # a toy", "+import os  # another toy")
 
 
 def without_context(folder: Path) -> None:
-    """-U0 patches: git accepts them at another place."""
-    line = toy_line(folder)
-    rewrite(line.scratch / HOOKED, "import json  # a toy\n", "import json  # a toy\nimport this\n")
-    commit(line.scratch, "Insert a line")
-    run(
-        line.scratch,
-        "git",
-        "format-patch",
-        "-q",
-        "-U0",
-        "--full-index",
-        "-1",
-        "--start-number=3",
-        "-o",
-        str(line.series),
-    )
+    """A hunk without context: git accepts it at another place."""
+    patch = toy_line(folder).series / PATCHES[SECOND]
+    hunk = r"^@@ .* @@.*\n .*\n-import os\n\+import os  # a toy\n .*\n"
+    patch.write_text(re.sub(hunk, "@@ -9,0 +9 @@\n+import this\n", patch.read_text("utf-8"), flags=re.MULTILINE))
 
 
 def unsynced_module(folder: Path) -> None:
     """An own module that was edited and not exported."""
-    rewrite(toy_line(folder).own_file(OWN), "hello", "good day")
+    rewrite(folder / OWN, "hello", "good day")
 
 
 def stray_init(folder: Path) -> None:
     """The file that would shadow the installed package."""
-    (folder / "sentence_transformers" / "__init__.py").touch()
+    (folder / PACKAGE / "__init__.py").touch()
+
+
+def stray_in_a_feature(folder: Path) -> None:
+    """A file of an editor or a notebook among the modules that are shipped."""
+    (folder / PACKAGE / "toy_feature" / "notes.txt").touch()
+
+
+def missing_feature(folder: Path) -> None:
+    """A feature that is named and not there."""
+    shutil.rmtree(folder / PACKAGE / "toy_feature")
+
+
+def feature_of_upstreams_name(folder: Path) -> None:
+    """A release that has come to have a package of that name."""
+    rewrite(folder / "pyproject.toml", '["toy_feature"]', '["base"]')
+    shutil.rmtree(folder / PACKAGE / "toy_feature")
 
 
 def patched_template(folder: Path) -> None:
     """A modified file that cannot carry the notice."""
-    line = toy_line(folder)
-    template = line.scratch / "sentence_transformers/base/model_card_template.md"
+    tree = toy_line(folder).scratch
+    run(tree, "git", "switch", "--quiet", "--create", "04-card", "pristine")
+    template = tree / "sentence_transformers/base/model_card_template.md"
     template.write_text("mine\n" + template.read_text("utf-8"), "utf-8")
-    commit(line.scratch, "Change the card")
+    commit(tree, "Change the card")
     queue(folder, "refresh")
 
 
@@ -96,16 +104,21 @@ def changed_licence(folder: Path) -> None:
     ("spoil", "messages"),
     [
         (no_patches, ["has no upstream.txt", "not the whole checkout"]),
-        (empty_series, ["holds no *.patch"]),
+        (empty_series, ["holds no *.patch in any folder NN-name"]),
+        (empty_folder, [f"holds no *.patch in {SECOND}"]),
+        (lost_folder, ["apply, but to another tree", "a folder was added or lost"]),
         (wrong_pin, ["Expected sha256", "serves another file than the pinned one"]),
         (
             stale_hunk,
-            [f"{SECOND} does not apply to", "line ", "expected: import jason", "found:    import json"],
+            [f"{PATCHES[SECOND]} does not apply to", "line ", "expected: import so", "found:    import os"],
         ),
-        (hand_edited, [f"{SECOND} applied, but the result is not what its 'index' lines promise"]),
-        (without_context, ["0003-Insert-a-line.patch applied, but the result is not what", HOOKED]),
+        (hand_edited, ["apply, but to another tree", "patches were edited by hand"]),
+        (without_context, ["apply, but to another tree"]),
         (unsynced_module, [f"own modules differ from the series: {OWN}", "refresh"]),
-        (stray_init, ["sentence_transformers/__init__.py: in sentence_transformers/ but created by no patch"]),
+        (stray_init, ["sentence_transformers/__init__.py: created by no patch, and no module of a feature"]),
+        (stray_in_a_feature, ["sentence_transformers/toy_feature/notes.txt: created by no patch"]),
+        (missing_feature, ["'toy_feature'", "or the checkout has none"]),
+        (feature_of_upstreams_name, ["'base'", "the release has a sentence_transformers/base of its own"]),
         (patched_template, ["model_card_template.md is patched but cannot carry a notice"]),
         (changed_licence, ["NOTICE.txt must be upstream's licence file, byte for byte"]),
     ],
@@ -132,6 +145,7 @@ def test_a_build_without_git_names_git(checkout: Path, tmp_path: Path) -> None:
 
 def test_a_build_that_cannot_reach_the_index_names_the_settings_that_count(checkout: Path, tmp_path: Path) -> None:
     """pip's command line does not reach a build; its variables and its configuration file do."""
+    next(toy_line(checkout).series.glob("*.whl")).unlink()
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": "/dev/null", "PIP_RETRIES": "0"}
     nowhere |= {"PIP_FIND_LINKS": "", "PIP_EXTRA_INDEX_URL": "", "PIP_NO_INDEX": "0"}
     done = build(checkout, "wheel", tmp_path / "out", check=False, env=nowhere)
@@ -149,5 +163,5 @@ def test_pip_shows_the_message_and_installs_nothing(checkout: Path, tmp_path: Pa
     pip = (sys.executable, "-m", "pip", "--python", str(tmp_path / "venv"))
     done = run(tmp_path, *pip, "install", "--no-deps", str(checkout), check=False)
     assert done.returncode != 0
-    assert "expected: import jason" in done.stdout
+    assert "expected: import so" in done.stdout
     assert run(tmp_path, *pip, "freeze").stdout == ""

@@ -1,0 +1,153 @@
+"""Fixes as a branch in a clone of upstream's repository: `python -m patchqueue branch`.
+
+Guarantee: the branch is made whole, or the clone is as it was, even if the command is killed: the commits are made in
+a temporary clone, of which the clone knows nothing, and fetched after the last one. The work tree is never touched.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from patchqueue.git import PatchQueueError, git, run
+from patchqueue.scratch import lay_out
+from patchqueue.series import Fix, Line, promised
+from patchqueue.tree import start_tree
+
+_OURS = re.compile(rb"^(?:Forwarded|Drop-When|Needs): .*\n(?: .*\n)*", re.MULTILINE)
+"""Trailers for this queue alone."""
+_UNREACHABLE = re.compile(rb"^From: .*@\S+\.example>$", re.MULTILINE)
+"""An author to whom nobody can write."""
+
+
+def branch(line: Line, fix: Fix | None, clone: Path, onto: str = "HEAD") -> str:
+    """Make a branch of one fix, or of all, on a commit of `clone`; what was done, and the text for upstream."""
+    wanted = _chain(line, fix) if fix else line.fixes
+    name = fix.name.partition("-")[2] if fix else "all-fixes"
+    start = _start(line, clone, onto, name)
+    who = _committer(clone)
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder, "tree")
+        # Templates may bring hooks. What the clone has stored is not copied.
+        git(clone, "clone", "--quiet", "--shared", "--no-checkout", "--template=", str(clone.resolve()), str(tree))
+        # Only what a patch may touch: a clone may lack other files, and they may be large.
+        git(tree, "sparse-checkout", "set", line.source, "tests", "docs")
+        git(tree, "checkout", "--quiet", "--detach", start)
+        _fetch_release(line, Path(folder, "release"), tree)
+        said = [f"  {each.name}: {_commit_fix(line, each, tree, who, onto)}" for each in wanted]
+        if git(tree, "rev-parse", "HEAD").strip() == start:
+            return "\n".join([f"{clone} has at {onto} all of it: no branch was made.", *said])
+        git(clone, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", str(tree), f"HEAD:refs/heads/{name}")
+    title, _, body = (
+        fix.text.read_text("utf-8").partition("\n") if fix else ("# (one pull request for each fix)", "", "")
+    )
+    return "\n".join(
+        [
+            f"{clone} has the branch {name} on {onto}, {start[:12]}:",
+            *said,
+            f"Look at it: git -C {clone} log --patch {start[:12]}..{name}. What is left: git push <your fork> {name}",
+            *(["", f"Title: {title.removeprefix('# ')}", "", body.strip()] if fix else []),
+        ]
+    )
+
+
+def for_upstream(mail: bytes, person: str) -> bytes:
+    """A patch as upstream is to see it: without our trailers, from a person who can be reached."""
+    message, start, diff = mail.partition(b"\ndiff --git ")
+    body, gap, trailers = message.rstrip(b"\n").rpartition(b"\n\n")
+    body = _UNREACHABLE.sub(lambda _: f"From: {person}".encode(), body)
+    return body + gap + _OURS.sub(b"", trailers + b"\n") + start + diff
+
+
+def _chain(line: Line, fix: Fix) -> list[Fix]:
+    """A fix after those that it needs."""
+    by_name = {each.name: each for each in line.fixes}
+    return [*(_chain(line, by_name[fix.needs]) if fix.needs else []), fix]
+
+
+def _start(line: Line, clone: Path, onto: str, name: str) -> str:
+    """The commit to start from, in a clean clone of the right project that has no such branch yet."""
+    if not (clone / ".git").exists():
+        raise PatchQueueError(f"{clone} is no git clone: name the root of a clone of {line.upstream[0]}'s repository.")
+    start = git(clone, "rev-parse", "--revs-only", f"{onto}^{{commit}}").strip()
+    if not start:
+        raise PatchQueueError(f"{clone} has no commit {onto}: fetch it (git fetch --tags), or name another.")
+    if not git(clone, "ls-tree", start, f"{line.source}/__init__.py"):
+        raise PatchQueueError(f"{clone} is no clone of {line.upstream[0]}: {onto} has no {line.source}/__init__.py.")
+    dirty = git(clone, "status", "--porcelain", "--untracked-files=no").splitlines()
+    if dirty:
+        raise PatchQueueError(
+            f"{clone} has uncommitted changes in {len(dirty)} files ({dirty[0][3:]}, …): commit or stash them first."
+        )
+    if git(clone, "rev-parse", "--revs-only", f"refs/heads/{name}"):
+        raise PatchQueueError(f"{clone} has a branch {name} already: rename or delete it (git branch -D {name}).")
+    return start
+
+
+def _committer(clone: Path) -> dict[str, str]:
+    """Who commits in `clone`, by its owner's settings, for the environment of git elsewhere."""
+    done = run(["git", "var", "GIT_COMMITTER_IDENT"], clone, dict(os.environ))
+    ident = re.fullmatch(r"(.+) <(.+)> \d+ [+-]\d+\n", done.stdout)
+    if ident is None:
+        raise PatchQueueError(
+            f"git does not know who commits in {clone}: git -C {clone} config user.name 'Your Name', and user.email."
+        )
+    return {"GIT_COMMITTER_NAME": ident[1], "GIT_COMMITTER_EMAIL": ident[2]}
+
+
+def _fetch_release(line: Line, release: Path, tree: Path) -> None:
+    """Bring the files that the patches were made for into `tree`, so that git can merge three ways."""
+    start_tree(line, release)
+    faults = lay_out(line, release)
+    if faults:
+        raise PatchQueueError("\n".join(faults))
+    git(tree, "fetch", "--quiet", "--no-tags", str(release), "+refs/heads/*:refs/release/*")
+
+
+def _commit_fix(line: Line, fix: Fix, tree: Path, who: dict[str, str], onto: str) -> str:
+    """Commit the patches of a fix, with its changes to tests that the release does not hold; how that went."""
+    before = git(tree, "rev-parse", "HEAD").strip()
+    patches = [patch for patch in fix.patches if not _is_there(tree, patch)]
+    for patch in patches:
+        mail = tree.parent / patch.name
+        mail.write_bytes(
+            for_upstream(patch.read_bytes(), "{GIT_COMMITTER_NAME} <{GIT_COMMITTER_EMAIL}>".format(**who))
+        )
+        _or_refuse(line, fix, patch, tree, onto, ("am", "--quiet", "--3way", "--keep-cr", str(mail)), who)
+    for diff in sorted(fix.folder.glob("*.diff")) if patches else ():
+        _or_refuse(line, fix, diff, tree, onto, ("apply", "--3way", str(diff.resolve())), who)
+        git(tree, "commit", "--quiet", "--amend", "--all", "--no-edit", **who)
+    made = set(git(tree, "diff", "--name-only", before, "HEAD").split("\n"))
+    there = sorted({path for patch in fix.patches for path, _, _ in promised(patch)} - made)
+    if git(tree, "rev-parse", "HEAD").strip() == before:
+        return "is there already, left out"
+    return f"committed; there already: {', '.join(there)}" if there else "committed"
+
+
+def _is_there(tree: Path, patch: Path) -> bool:
+    """Whether a patch can be taken back: only the content counts, upstream may have squashed or reworded commits."""
+    try:
+        git(tree, "apply", "--check", "--reverse", str(patch.resolve()))
+    except PatchQueueError:
+        return False
+    return True
+
+
+def _or_refuse(
+    line: Line, fix: Fix, patch: Path, tree: Path, onto: str, command: tuple[str, ...], who: dict[str, str]
+) -> None:
+    """Run git on a patch; if that does not apply, name the files in conflict."""
+    try:
+        git(tree, *command, **who)
+    except PatchQueueError as error:
+        names = git(tree, "diff", "--name-only", "--diff-filter=U").split()
+        # Where git gave up before it merged, its message names the file.
+        names = names or sorted(set(re.findall(r"^error: (?:patch failed: )?(\S+?):", str(error), re.MULTILINE)))
+        raise PatchQueueError(
+            f"{fix.name}/{patch.name} does not apply to {', '.join(names) or onto}: made for "
+            f"{'=='.join(line.upstream)}, {onto} has other lines there. Nothing was changed. To resolve it by hand: "
+            f"python -m patchqueue unpack; there git fetch {line.scratch} {fix.name}; git cherry-pick FETCH_HEAD"
+            + ("" if names else f"\n{error}")
+        ) from error

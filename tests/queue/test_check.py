@@ -1,0 +1,76 @@
+"""The contributor's command `check`, on a toy series: each rule, broken alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from toy_queue import HOOKED, OWN, PATCHES, SECOND, amend, queue, rewrite, toy_line
+
+from patchqueue.git import PatchQueueError
+from patchqueue.rules import check, faults
+
+
+def test_check_has_nothing_to_object_to_in_a_fresh_export(toy: Path) -> None:
+    """What refresh writes passes."""
+    assert queue(toy, "check").stdout == "3 fixes: nothing to object\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("Forwarded: no", "Forwarded: maybe", "has no trailer 'Forwarded: …'"),
+        ("Drop-When: the toys are put away\n", "", "has no trailer 'Drop-When: …'"),
+        ("Symptom, cause, change, and how it was tested.\n\n", "", "explains nothing"),
+        (HOOKED, "setup.py", "touches setup.py: a patch may touch"),
+        ("\nindex ", "\ndeleted file mode 100644\nindex ", "deletes"),
+    ],
+)
+def test_check_sees_a_fault_in_the_text_of_a_patch(checkout: Path, old: str, new: str, message: str) -> None:
+    """Each rule for one patch, broken alone."""
+    line = toy_line(checkout)
+    fix = line.fixes[1]
+    assert faults(line, fix) == []
+    patch = line.series / PATCHES[SECOND]
+    rewrite(patch, old, new)
+    if "deleted" in new:
+        patch.write_text(patch.read_text().replace(blob_after(patch), "0" * 40))
+    assert message in "\n".join(faults(line, fix))
+
+
+def blob_after(patch: Path) -> str:
+    """The blob of the first file after the patch."""
+    return patch.read_text().partition("\nindex ")[2].partition("..")[2][:40]
+
+
+def test_check_asks_for_the_text_of_the_pull_request(checkout: Path) -> None:
+    """With a title."""
+    line = toy_line(checkout)
+    line.fixes[0].text.write_text("A title\n")
+    line.fixes[1].text.unlink()
+    for fix in line.fixes[:2]:
+        assert faults(line, fix) == ["has no PULL_REQUEST.md that begins with '# ' and a title"]
+
+
+def test_check_refuses_own_modules_in_two_fixes(checkout: Path) -> None:
+    """One fix creates an own module, no other touches it."""
+    line = toy_line(checkout)
+    rewrite(line.series / PATCHES[SECOND], HOOKED, OWN)
+    assert f"creates {OWN}, which another fix touches" in "\n".join(faults(line, line.fixes[0]))
+
+
+def test_check_refuses_what_git_would_export_otherwise(checkout: Path) -> None:
+    """A file name that does not follow from the subject, more context, abbreviated blobs, a missing header."""
+    line = toy_line(checkout)
+    patch = line.series / PATCHES[SECOND]
+    patch.rename(patch.with_name("0002-another-name.patch"))
+    with pytest.raises(PatchQueueError, match=r"not as git exports it: 0001-Hook-the-toy-in.patch, 0002-another-name"):
+        check(line)
+
+
+def test_check_refuses_trailing_whitespace(checkout: Path) -> None:
+    """As git sees it."""
+    line = toy_line(checkout)
+    amend(line.scratch, SECOND, HOOKED, "import os  # a toy\n", "import os  # a toy \n")
+    queue(checkout, "refresh")
+    assert "trailing whitespace" in queue(checkout, "check", check=False).stdout
