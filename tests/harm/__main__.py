@@ -142,7 +142,9 @@ def main() -> None:
         shared = options.shared or folder
         shared.mkdir(parents=True, exist_ok=True)
         if options.release or not options.shared:
-            leave_arguments(shared)
+            leaving = CONTEXT.Process(target=leave_arguments, args=(shared,))
+            leaving.start()
+            leaving.join()
         seen = {
             str(world): run_cases([case for case in cases if world in case.worlds], world, folder / str(world), shared)
             for world in sorted({world for case in cases for world in case.worlds})

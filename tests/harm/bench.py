@@ -22,13 +22,13 @@ from unittest.mock import patch
 import datasets
 import torch
 from datasets import Dataset
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import TrainerCallback
 from transformers.utils import logging as transformers_logging
 
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 ROWS, BATCH_SIZE, EPOCHS = 24, 4, 2
 TIMES = ("_runtime", "_per_second")
@@ -125,7 +125,12 @@ class Bench:
         return cls(**{**settings, **changes})
 
     def trainer(
-        self, cls: Any = None, data: Any = None, args: Any = None, more: Mapping[str, Any] | None = None, **changes: Any
+        self,
+        cls: Any = None,
+        data: Any = None,
+        args: Any = None,
+        more: Mapping[str, Any] | None = None,
+        **changes: Any,
     ) -> Any:
         """
         A trainer that is watched.
@@ -233,7 +238,8 @@ def watching(bench: Bench) -> Iterator[None]:
         bench.seen.warnings += [f"{warning.category.__name__}: {warning.message}" for warning in caught]
         bench.seen.warnings[:] = [_without_places(text, bench.folder) for text in bench.seen.warnings]
         bench.seen.error = _without_places(bench.seen.error, bench.folder)
-        bench.seen.files = sorted(str(path.relative_to(bench.output)) for path in bench.output.rglob("*"))
+        if bench.rank == 0:  # which may delete what another rank looks at
+            bench.seen.files = sorted(str(path.relative_to(bench.output)) for path in bench.output.rglob("*"))
 
 
 class _Handler(logging.Handler):
@@ -242,7 +248,11 @@ class _Handler(logging.Handler):
         self.messages = messages
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(f"{record.name}: {record.getMessage()}")
+        message = record.getMessage()
+        if not message.startswith(
+            "mtime may not be reliable"
+        ):  # transformers, when it saves twice within a clock's tick
+            self.messages.append(f"{record.name}: {message}")
 
 
 @contextmanager
@@ -265,6 +275,7 @@ def _counted(seen: Seen) -> Iterator[None]:
     patches = [
         patch.object(owner, name, counting(getattr(owner, name), counter, name)) for owner, name, counter in places
     ]
+    patches.append(patch.object(SentenceTransformer, "_create_model_card", _write_card))
     for one in patches:
         one.start()
     try:
@@ -272,6 +283,11 @@ def _counted(seen: Seen) -> Iterator[None]:
     finally:
         for one in patches:
             one.stop()
+
+
+def _write_card(model: Any, path: str, *args: Any, **kwargs: Any) -> None:
+    """In place of the model card, whose template is compiled each time."""
+    Path(path, "README.md").touch()
 
 
 def _without_places(text: str, folder: Path) -> str:

@@ -13,7 +13,6 @@ from tests.harm import objects
 from tests.harm.bench import Bench
 from tests.harm.table import case
 
-
 ARGUMENTS = "training_args.bin"
 
 
@@ -29,6 +28,7 @@ def arguments_were_pickled_by_the_release(bench: Bench) -> None:
     """Field case 21: ``training_args.bin`` of a checkpoint, loaded."""
     while not (bench.shared / ARGUMENTS).exists():
         time.sleep(0.05)
+    bench.arguments()  # a process has its accelerate state before it loads any
     args = torch.load(bench.shared / ARGUMENTS, weights_only=False)
     args.output_dir, args.batch_sampler, args.save_strategy = str(bench.output), "no_duplicates", "no"
     bench.train(args=args)

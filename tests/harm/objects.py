@@ -295,7 +295,6 @@ class Listed(torch.utils.data.Dataset):
     """torch's kind of dataset, over rows in memory."""
 
     column_names = ("anchor", "positive", "label")
-    split = info = None  # the library's model card asks for them
 
     def __init__(self, dataset: Any) -> None:
         self.rows = list(dataset)

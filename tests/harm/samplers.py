@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any
 
 import torch
+from sentence_transformers.base.sampler import MultiDatasetDefaultBatchSampler, NoDuplicatesBatchSampler
 from torch.utils.data import BatchSampler, RandomSampler, WeightedRandomSampler
 
 from sentence_transformers import SentenceTransformerTrainer
-from sentence_transformers.base.sampler import MultiDatasetDefaultBatchSampler, NoDuplicatesBatchSampler
 from tests.harm import objects
 from tests.harm.bench import BATCH_SIZE, Bench, pairs
 from tests.harm.table import case
@@ -50,7 +50,9 @@ def sampler_is_a_class(bench: Bench) -> None:
 def sampler_is_a_function(bench: Bench) -> None:
     """A function with the arguments that the documentation names."""
 
-    def build(dataset: Any, batch_size: int, drop_last: bool, valid_label_columns: Any, generator: Any, seed: int) -> Any:
+    def build(
+        dataset: Any, batch_size: int, drop_last: bool, valid_label_columns: Any, generator: Any, seed: int
+    ) -> Any:
         return objects.Shuffled(dataset, batch_size, drop_last, seed)
 
     bench.train(batch_sampler=build)

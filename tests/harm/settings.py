@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sentence_transformers.base.evaluation import BaseEvaluator
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.evaluation import BaseEvaluator
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from tests.harm import objects
 from tests.harm.bench import Bench, pairs, tokenizer
 from tests.harm.table import case
@@ -230,7 +230,12 @@ def search_by_optuna(bench: Bench) -> None:
     import optuna
 
     trainer = bench.trainer(
-        more={"model": None, "model_init": bench.model, "loss": MultipleNegativesRankingLoss, "eval_dataset": pairs(8)},
+        more={
+            "model": None,
+            "model_init": bench.model,
+            "loss": MultipleNegativesRankingLoss,
+            "eval_dataset": pairs(8),
+        },
         eval_strategy="epoch",
         **OWN,
     )
@@ -319,7 +324,11 @@ def model_has_many_vectors(bench: Bench) -> None:
     """A late-interaction model."""
     from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss
 
-    from sentence_transformers import MultiVectorEncoder, MultiVectorEncoderTrainer, MultiVectorEncoderTrainingArguments
+    from sentence_transformers import (
+        MultiVectorEncoder,
+        MultiVectorEncoderTrainer,
+        MultiVectorEncoderTrainingArguments,
+    )
 
     folder = bench.stored("transformer", write_transformer)
     model = MultiVectorEncoder(str(folder), device="cpu")

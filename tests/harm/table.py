@@ -5,16 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tests.harm.bench import Bench
 
 MODULES = ("samplers", "loaders", "loops", "callbacks", "data", "settings", "kept")
 """Of this package, in which cases are written."""
-
-
-Differs = dict[tuple[int, str], tuple[list[Any], list[Any]]]
 
 
 @dataclass(frozen=True)
@@ -26,20 +23,13 @@ class Case:
         name: Of its function.
         function: What runs, in each process.
         worlds: The numbers of processes with which it runs.
-        differs: What differs on the fork where the release is wrong: by number of processes and the name of what
-            was seen, what each process saw on the release, and on the fork.
         needs: A package without which the case cannot run.
     """
 
     name: str
     function: Callable[[Bench], None]
     worlds: tuple[int, ...]
-    differs: Differs = field(default_factory=dict)
     needs: str = ""
-
-    def expected(self, world_size: int) -> dict[str, tuple[Any, Any]]:
-        """What differs on so many processes."""
-        return {part: values for (world, part), values in self.differs.items() if world == world_size}
 
     @property
     def missing(self) -> bool:
@@ -50,14 +40,14 @@ class Case:
 CASES: dict[str, Case] = {}
 
 
-def case(*worlds: int, differs: Differs | None = None, needs: str = "") -> Any:
+def case(*worlds: int, needs: str = "") -> Any:
     """Put a function into the table; it runs on one process unless ``worlds`` says otherwise."""
 
     def enter(function: Callable[[Bench], None]) -> Callable[[Bench], None]:
         name = function.__name__
         if name in CASES:
             raise ValueError(f"two cases are named {name}: rename one")
-        CASES[name] = Case(name, function, worlds or (1,), differs or {}, needs)
+        CASES[name] = Case(name, function, worlds or (1,), needs)
         return function
 
     return enter
