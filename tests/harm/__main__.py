@@ -1,4 +1,4 @@
-"""``python -m tests.harm OUT``: run the no-harm table on the package that is first on the path, and write what was seen.
+"""``python -m tests.harm OUT``: run the no-harm table on the package that comes first, and write what was seen.
 
 The imports are done once; each number of processes has forked processes that run its cases one after the other, two
 ranks in one process group. After a case that fails, they are forked anew, since a rank may wait for one that raised.

@@ -1,4 +1,4 @@
-"""What trains on the release trains on the fork, with the same rows, and nothing louder: the no-harm table, row by row.
+"""What trains on the release trains on the fork, with the same rows, and nothing louder: the no-harm table.
 
 The table runs once on each, both at a time, in processes of their own (``python -m tests.harm``). What a case saw is
 equal, part by part, but where ``differs.json`` says to the letter what the release has wrong, and which fix mends it.
@@ -17,6 +17,7 @@ import pytest
 
 from tests.harm.table import Case, load
 
+pytestmark = pytest.mark.xdist_group("harm")
 ROOT = Path(__file__).parents[2]
 PRISTINE = ROOT / "build" / "pristine"
 DIFFERS = json.loads(Path(__file__).with_name("differs.json").read_text("utf-8"))

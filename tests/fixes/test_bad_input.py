@@ -1,8 +1,7 @@
-"""Data and settings that cannot be trained on: one clear error, on every rank, within a minute."""
+"""Data and settings that cannot be trained on: one clear error, on every rank."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,8 +130,6 @@ AS_RELEASED = ("a column for internal use",)
 def test_what_cannot_be_loaded_is_refused_by_name_on_every_rank(case: str, tmp_path: Path, model: str) -> None:
     """Each of two processes stops with an error that names the setting or the column, and the way out."""
     changes, said = CASES[case]
-    start = time.monotonic()
     run = Run(str(tmp_path), model, **{"rows": (ROWS,), "epochs": 1, "sampler": "batch_sampler", **changes})
     messages = run_ranks(2, refusal, run)
-    assert time.monotonic() - start < 60
     assert all(part in message for message in messages for part in said), messages
