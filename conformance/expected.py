@@ -52,8 +52,8 @@ def _cells(line: str) -> dict[tuple[str, str], Expected]:
             continue
         if len(cell) != 2 or not set(cell) <= set(STATES):
             raise ValueError(
-                f"{scenario}, {name}: {' '.join(cell)!r} are no two of {' '.join(STATES)}; write one for the fork and one "
-                "for the release, below the name of the property"
+                f"{scenario}, {name}: {' '.join(cell)!r} are no two of {' '.join(STATES)}: write one for each, "
+                "fork and release, below the name of the property"
             )
         found[scenario, name] = Expected(*(STATES[symbol] for symbol in cell))
     return found

@@ -33,7 +33,7 @@ from tests.harm.kept import leave_arguments
 from tests.harm.table import Case, load
 
 CONTEXT = multiprocessing.get_context("fork")
-LIMIT = 60.0
+LIMIT = 120.0
 """Seconds for one case."""
 PATIENCE = 5.0
 """Seconds that the other ranks have when one has failed."""

@@ -23,7 +23,7 @@ from conformance import runs
 from conformance.launch import run_ranks
 from conformance.runs import Run, Steps, continued, train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.wide, pytest.mark.xdist_group("deepspeed")]
 ROOT = Path(__file__).parents[2]
 DEEPSPEED = ROOT / "build" / "deepspeed"
 # transformers 5.20 waits for ever when it saves a checkpoint of stage 3, with the release as well; 5.23 does not

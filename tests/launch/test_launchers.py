@@ -44,7 +44,7 @@ def recorded(folder: str) -> list[Steps]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("accelerate launch", marks=pytest.mark.wide)])
 def test_launched_ranks_see_the_rows_of_forked_ones(launcher: str, tmp_path: Path, monkeypatch: Any) -> None:
     """MiniLM on two processes, interrupted in epoch 1 and resumed, sees what an uninterrupted forked run sees."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))

@@ -19,6 +19,16 @@ from conformance.stack import installed
 
 EXPECTED = expected(installed().release.partition("+")[0])
 QUICK = ("single", "ddp", "dispatch")
+WIDE = (
+    "ddp-3",
+    "dispatch-3",
+    "dispatch-split",
+    "dispatch-workers",
+    "cross-encoder-flag",
+    "elastic-default",
+    "frequent",
+)
+"""Scenarios that others are nearly like."""
 LIMIT, PATIENCE = 300.0, 20.0
 """Seconds for a scenario, where other tests run beside it; and for one that is expected to hang."""
 
@@ -49,6 +59,7 @@ def promised() -> list[Any]:
                 pytest.mark.xdist_group(names[0]),
                 *([pytest.mark.defect] * cell.defect),
                 *([pytest.mark.slow] * (names[0] not in QUICK)),
+                *([pytest.mark.wide] * (names[0] in WIDE)),
             ],
         )
         for names, cell in EXPECTED.items()

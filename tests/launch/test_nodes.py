@@ -27,7 +27,7 @@ from conformance import runs, trainers
 from conformance.launch import run_ranks
 from conformance.runs import Run, Steps, continued, train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.wide, pytest.mark.xdist_group("nodes")]
 DEFECT = pytest.mark.defect
 
 STEPS_IN_EPOCH, CHECKPOINT, CUT = 6, 8, 10  # 2 ranks × 8 of 100 rows, cut after the fourth step of epoch 1
