@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +41,9 @@ LIMIT = 120.0
 """Seconds for all runs of one scenario."""
 
 
-def judge(scenario: Scenario, model: str, folder: Path, limit: float = LIMIT) -> Row:
+def judge(
+    scenario: Scenario, model: str, folder: Path, limit: float = LIMIT, wanted: Collection[str] | None = None
+) -> Row:
     """
     Run a scenario and judge it.
 
@@ -50,16 +52,16 @@ def judge(scenario: Scenario, model: str, folder: Path, limit: float = LIMIT) ->
         model: The folder of the model to train.
         folder: Where the runs write their checkpoints.
         limit: Seconds for all of its runs.
+        wanted: The properties that it is judged by; by default all that apply.
     """
+    applicable = [name for name in scenario.applicable() if wanted is None or name in wanted]
     lacking = scenario.needs()
     if lacking:
-        return Row(scenario.name, scenario.title, dict.fromkeys(scenario.applicable(), Cell(NOT_APPLICABLE, lacking)))
-    trial = _Trial(scenario, model, folder, time.monotonic() + limit)
+        return Row(scenario.name, scenario.title, dict.fromkeys(applicable, Cell(NOT_APPLICABLE, lacking)))
     start = time.monotonic()
-    cells = trial.seeds() if scenario.properties == (SEEDS,) else trial.cells()
-    return Row(
-        scenario.name, scenario.title, {name: cells[name] for name in scenario.applicable()}, time.monotonic() - start
-    )
+    trial = _Trial(scenario, model, folder, start + limit)
+    cells = trial.seeds() if scenario.properties == (SEEDS,) else trial.cells(applicable)
+    return Row(scenario.name, scenario.title, {name: cells[name] for name in applicable}, time.monotonic() - start)
 
 
 class _Trial:
@@ -68,8 +70,8 @@ class _Trial:
     def __init__(self, scenario: Scenario, model: str, folder: Path, deadline: float) -> None:
         self.scenario, self.model, self.folder, self.deadline = scenario, model, folder, deadline
 
-    def cells(self) -> dict[str, Cell]:
-        """Judge the uninterrupted run, and those that resume it."""
+    def cells(self, wanted: Collection[str]) -> dict[str, Cell]:
+        """Judge the uninterrupted run, and those that resume it where that is wanted."""
         scenario = self.scenario
         run = scenario.run(str(self.folder / "whole"), self.model)
         try:
@@ -83,14 +85,17 @@ class _Trial:
             LENGTH: properties.length(whole),
             SEEDS: properties.own_orders(whole, run.rows),
         }
-        return {**{name: _cell(wrong) for name, wrong in judged.items()}, **self._resumes(run, whole)}
+        resumes = {place: name for place, name in RESUMES.items() if name in wanted}
+        return {**{name: _cell(wrong) for name, wrong in judged.items()}, **self._resumes(run, whole, resumes)}
 
-    def _resumes(self, run: Run, whole: Ranks) -> dict[str, Cell]:
+    def _resumes(self, run: Run, whole: Ranks, wanted: dict[str, str]) -> dict[str, Cell]:
         if any(len(record.starts) < 2 for record in whole):
-            return dict.fromkeys(RESUMES.values(), Cell(WRONG, "only one epoch began"))
+            return dict.fromkeys(wanted.values(), Cell(WRONG, "only one epoch began"))
         order = properties.new_order(whole)
         cells = {}
         for place, cut in cuts(whole[0]).items():
+            if place not in wanted:
+                continue
             cell = _attempt(lambda place=place, cut=cut: self._resumed(run, whole, place, cut))  # type: ignore[misc]
             if cell.state == RIGHT and order and place == "in epoch 1":
                 cell = Cell(WRONG, f"goes on, but {order}")

@@ -68,9 +68,8 @@ def needs_trainer(name: str) -> Callable[[], str]:
 
 
 def needs_planned() -> str:
-    """The fork's own sampler."""
-    known = "no_duplicates_planned" in trainers.batch_samplers()
-    return "" if known else "this release has no batch sampler no_duplicates_planned"
+    """The package of planned batches, which runs on the release as well."""
+    return "" if trainers.planned else "sentence_transformers.planned is not installed"
 
 
 def needs_torchdata() -> str:
@@ -82,12 +81,13 @@ SPLIT, DISPATCH = {"split_batches": True}, {"dispatch_batches": True}
 STREAMED = tuple(name for name in PROPERTIES if name not in (LENGTH, SEEDS))
 WORKERS = {"arguments": {"dataloader_num_workers": 2}}
 DATASETS = {"rows": (48, 48, 48)}
-PLANNED = {"sampler": "no_duplicates_planned"}
+PLANNED = {"sampler": trainers.planned}
 FREQUENT = {"trainer": trainers.frequent_trainer, "rows": (96,)}
 SMALL_MEMORY = {
     "trainer": trainers.small_memory_trainer,
     "batch_size": 16,
     "arguments": {"auto_find_batch_size": True},
+    "gradients": True,
 }
 
 SCENARIOS = (
@@ -159,16 +159,16 @@ SCENARIOS = (
     Scenario("default-ddp", "… on 2", 2, {"sampler": "batch_sampler"}),
     Scenario("default-seeds", "… global seeds differ", 2, {"sampler": "batch_sampler", "reseed": True}),
     Scenario("frequent", "`no_duplicates`, each anchor in 4 rows", 2, FREQUENT),
-    Scenario("frequent-planned", "`no_duplicates_planned`, the same", 2, {**FREQUENT, **PLANNED}, needs_planned, 0),
-    Scenario("planned", "`no_duplicates_planned`", 2, PLANNED, needs_planned, left_out=0),
+    Scenario("frequent-planned", "planned batches, the same", 2, {**FREQUENT, **PLANNED}, needs_planned, 0),
+    Scenario("planned", "planned batches", 2, PLANNED, needs_planned, left_out=0),
     Scenario(
         "planned-dispatch", "… `dispatch_batches`", 2, {**PLANNED, "accelerator": DISPATCH}, needs_planned, left_out=1
     ),
     Scenario(
         "elastic-planned",
-        "begun on 2 × 8, resumed on 1 × 16: `no_duplicates_planned`",
+        "begun on 2 × 8, resumed on 1 × 16: planned batches",
         2,
-        {**PLANNED, "arguments": {"plan_across_devices": True}},
+        PLANNED,
         needs_planned,
         left_out=0,
         resumed_on=(1, 16),

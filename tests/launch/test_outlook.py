@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from outlook import TOOLS, Outcome, outcomes, pins, verdict
-
 from conformance.cells import CRASHED, NOT_APPLICABLE, RIGHT, WRONG, Cell, Row
+from conformance.outlook import TOOLS, Outcome, outcomes, pins, verdict
 from conformance.results import Results
 from conformance.stack import Stack
 

@@ -64,7 +64,9 @@ def failure_of(function: Any) -> tuple[Any, str]:
 def test_sharded_run_resumes_exactly(tmp_path: Path, model: str) -> None:
     """Sharded by FSDP, each epoch has an order of its own, and a resume in epoch 1 the rows of a whole run."""
     launched = partial(run_ranks, 2, train)
-    run = Run(str(tmp_path / "whole"), model, rows=(100,), epochs=2, arguments=SHARDED, trainer=fsdp_trainer)
+    run = Run(
+        str(tmp_path / "whole"), model, rows=(100,), epochs=2, arguments=SHARDED, trainer=fsdp_trainer, gradients=True
+    )
     whole = launched(run)
     assert all(steps[:6] != steps[6:] and len(steps) == 12 for steps in whole)
     cut = replace(run, folder=str(tmp_path / "cut"), stop_after=8)

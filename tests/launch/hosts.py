@@ -1,13 +1,13 @@
 """Two hosts on one machine: network namespaces with names and addresses of their own, and a cable that can be pulled.
 
-    python tests/hosts.py run COMMAND...        # the same command on both hosts; nothing of them is left afterwards
-    python tests/hosts.py up                    # two hosts that stay until `down`
-    python tests/hosts.py exec 1 COMMAND...     # on one of them
-    python tests/hosts.py cut                   # pull the cable
-    python tests/hosts.py mend                  # plug it in again
-    python tests/hosts.py down                  # end what runs on them, and remove them
+    python tests/launch/hosts.py run COMMAND...     # the same command on both hosts, of which nothing is left
+    python tests/launch/hosts.py up                    # two hosts that stay until `down`
+    python tests/launch/hosts.py exec 1 COMMAND...     # on one of them
+    python tests/launch/hosts.py cut                   # pull the cable
+    python tests/launch/hosts.py mend                  # plug it in again
+    python tests/launch/hosts.py down                  # end what runs on them, and remove them
 
-For example: ``python tests/hosts.py run torchrun --nnodes 2 --nproc-per-node 1 --rdzv-endpoint host0:29500
+For example: ``python tests/launch/hosts.py run torchrun --nnodes 2 --nproc-per-node 1 --rdzv-endpoint host0:29500
 examples/train.py --cpu``. (``run`` tells torchrun its node rank; by hand, add ``--node-rank``.)
 
 Guarantee: nothing of the machine's own network is touched. Both ends of the cable are made inside the two namespaces,

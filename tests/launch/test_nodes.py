@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -24,12 +23,11 @@ import torch
 from hosts import Hosts, NoHosts, on_host, two_hosts
 from transformers import TrainerCallback
 
-from conformance import runs
+from conformance import runs, trainers
 from conformance.launch import run_ranks
 from conformance.runs import Run, Steps, continued, train
-from sentence_transformers import SentenceTransformerTrainingArguments
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.wide, pytest.mark.xdist_group("nodes")]
 DEFECT = pytest.mark.defect
 
 STEPS_IN_EPOCH, CHECKPOINT, CUT = 6, 8, 10  # 2 ranks × 8 of 100 rows, cut after the fourth step of epoch 1
@@ -44,9 +42,9 @@ MODES: dict[str, tuple[int, dict[str, Any]]] = {
     "ddp, a folder a host": (1, {}),
     "split": (1, {"accelerator": {"split_batches": True}, "batch_size": 16}),
     "dispatch": (1, {"accelerator": {"dispatch_batches": True}}),
-    "planned across devices": (
+    "planned batches": (
         1,
-        {"sampler": "no_duplicates_planned", "rows": (96,), "arguments": {"plan_across_devices": True}},
+        {"sampler": trainers.planned, "rows": (96,)},
     ),
 }
 """Launch modes: ranks on a host, and what differs in the run."""
@@ -128,26 +126,6 @@ def test_run_cut_off_from_the_other_host_continues_exactly(mode: str, pair: Host
     assert all(any(text in error for text in LOST) for error in errors), errors
 
 
-def waits_for_the_other(folder: str) -> str:
-    """The error of a rank whose peer falls silent, with ``ddp_timeout=2``."""
-    SentenceTransformerTrainingArguments(folder, use_cpu=True, ddp_timeout=2, report_to="none")
-    if os.environ["RANK"] == "1":
-        time.sleep(6)
-        return ""
-    try:
-        torch.distributed.all_reduce(torch.ones(1))
-    except RuntimeError as error:
-        return str(error)
-    return ""
-
-
-@pytest.mark.defect
-def test_process_waits_for_another_as_long_as_ddp_timeout_says(tmp_path: Path) -> None:
-    """On CPU, too, the setting bounds the wait for a process that is gone."""
-    error, _ = run_ranks(2, waits_for_the_other, str(tmp_path))
-    assert "Timed out waiting 2000ms" in error
-
-
 # PyTorch's threads abort a process now and then that tears down around them; forked ranks end so, too.
 SCRIPT = """
 import json, os, sys
@@ -192,7 +170,7 @@ def test_same_torchrun_command_continues_after_the_link_was_down(
 ) -> None:
     """The link goes down, torchrun ends on both hosts and names the lost peer; up again, the same command resumes."""
     here = Path(__file__).parent
-    paths = [str(here), str(here.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(here), str(here.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     run = run_of(tmp_path / "cut", model, {})
     ends = torchrun(pair, tmp_path, run, cut=True)

@@ -1,7 +1,7 @@
 """DeepSpeed's real engine, ZeRO stages 1 to 3, on two gloo processes: the epoch arrives, and a resume goes on exactly.
 
-DeepSpeed lies in a folder of its own (``make test`` fills it), which only the runs here have on their path: where it
-is installed, accelerate imports it in every run.
+DeepSpeed lies in a folder of its own (``make test-all`` fills it), which only the runs here have on their path: where
+it is installed, accelerate imports it in every run.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from conformance import runs
 from conformance.launch import run_ranks
 from conformance.runs import Run, Steps, continued, train
 
-pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[1]
+pytestmark = [pytest.mark.wide, pytest.mark.xdist_group("deepspeed")]
+ROOT = Path(__file__).parents[2]
 DEEPSPEED = ROOT / "build" / "deepspeed"
 # transformers 5.20 waits for ever when it saves a checkpoint of stage 3, with the release as well; 5.23 does not
 STAGES = (1, 2, 3) if Version(transformers.__version__) >= Version("5.23") else (1, 2)
@@ -72,7 +72,7 @@ def run_stages(folder: str, model: str) -> None:
     """What runs with DeepSpeed on its path: for each stage, the rows of a whole run, a stopped, and a resumed one."""
     rows = {}
     for stage in STAGES:
-        run = Run(f"{folder}/whole-{stage}", model, trainer=zero_trainer, arguments=zero(stage))
+        run = Run(f"{folder}/whole-{stage}", model, trainer=zero_trainer, arguments=zero(stage), gradients=True)
         cut = replace(run, folder=f"{folder}/cut-{stage}", stop_after=STOP_AFTER)
         rows[stage] = [run_ranks(2, train, one) for one in (run, cut, continued(cut))]
     Path(folder, "rows.json").write_text(json.dumps(rows))
@@ -83,10 +83,10 @@ def rows(tmp_path_factory: pytest.TempPathFactory, model: str) -> dict[str, list
     """By stage: of a whole run, a stopped, and a resumed one, the rows of each rank at each step."""
     if not DEEPSPEED.is_dir():
         if os.environ.get("CI"):
-            raise FileNotFoundError(f"{DEEPSPEED} is missing: run `make test`")
+            raise FileNotFoundError(f"{DEEPSPEED} is missing: run `make test-all`")
         pytest.skip("DeepSpeed is not there: run `make build/deepspeed/.ready`")
     folder = tmp_path_factory.mktemp("deepspeed")
-    path = [os.environ.get("PYTHONPATH", ""), str(DEEPSPEED), str(ROOT), str(ROOT / "tests")]
+    path = [os.environ.get("PYTHONPATH", ""), str(DEEPSPEED), str(ROOT), str(Path(__file__).parent)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), "DS_ACCELERATOR": "cpu"}
     call = f"import test_deepspeed; test_deepspeed.run_stages({str(folder)!r}, {model!r})"
     done = subprocess.run([sys.executable, "-c", call], env=environment, capture_output=True, text=True, timeout=300)

@@ -21,6 +21,9 @@ COMMAND = [sys.executable, hosts.__file__]
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
+pytestmark = [pytest.mark.wide, pytest.mark.xdist_group("nodes")]
+
+
 @pytest.fixture(autouse=True)
 def possible() -> None:
     """Where no hosts can be made, the tests are skipped, but on CI as root, where they must run."""

@@ -5,6 +5,7 @@ Tests marked ``defect`` fail on the pristine release (``make test-pristine`` sho
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,12 @@ from conformance.scenarios import BATCH_SIZE, BY_NAME, EPOCHS, ROWS
 
 DEFECT = pytest.mark.defect
 LAUNCHES = ["single", "ddp", "ddp-3", "split", "dispatch", "dispatch-3", "dispatch-split"]
+
+
+def launches(names: Iterable[str], defects: Collection[str] = ()) -> list[Any]:
+    """Launch modes as parameters; the tests of one share its uninterrupted run."""
+    marks = {name: [pytest.mark.xdist_group(name), *([DEFECT] * (name in defects))] for name in names}
+    return [pytest.param(name, marks=marks[name]) for name in names]
 
 
 @pytest.fixture(scope="session")
@@ -51,9 +58,7 @@ def planned(epoch: int, drop_last: bool) -> Steps:
     return list(sampler)
 
 
-@pytest.mark.parametrize(
-    "launch", [pytest.param(name, marks=DEFECT if name.startswith("dispatch") else ()) for name in LAUNCHES]
-)
+@pytest.mark.parametrize("launch", launches(LAUNCHES, [name for name in LAUNCHES if name.startswith("dispatch")]))
 def test_ranks_share_out_the_plan_of_the_epoch(launch: str, whole: Any) -> None:
     """At each step the ranks take the next batches of one plan, the upstream sampler's for (seed, epoch)."""
     world_size = BY_NAME[launch].world_size
@@ -68,7 +73,7 @@ def test_ranks_share_out_the_plan_of_the_epoch(launch: str, whole: Any) -> None:
             assert [rank[epoch] for rank in ranks] == [[b[:half] for b in plan], [b[half:] for b in plan]]
 
 
-@pytest.mark.parametrize("launch", ["single", *(pytest.param(name, marks=DEFECT) for name in ("ddp", "split"))])
+@pytest.mark.parametrize("launch", launches(["single", "ddp", "split"], ["ddp", "split"]))
 def test_run_killed_between_checkpoints_continues_from_the_last(
     launch: str, whole: Any, tmp_path: Path, model: str
 ) -> None:
@@ -110,7 +115,7 @@ def test_resume_is_exact_with(variant: str, tmp_path: Path, model: str) -> None:
     assert all(len(steps) > len(cut_off) > 0 for steps, cut_off in zip(uninterrupted, before))
 
 
-@pytest.mark.parametrize("launch", ["single", "ddp", "dispatch"])
+@pytest.mark.parametrize("launch", launches(["single", "ddp", "dispatch"]))
 def test_a_second_train_begins_with_epoch_0(launch: str, whole: Any, tmp_path: Path, model: str) -> None:
     """``train()`` called twice makes the same run twice."""
     run = replace(BY_NAME[launch].run(str(tmp_path), model), calls=2)

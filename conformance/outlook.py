@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conformance.cells import CRASHED, HANGS, NOT_APPLICABLE, RIGHT, Cell
-from conformance.results import Results, forked, stored
+from conformance.expected import expected
+from conformance.results import Results
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -109,9 +110,9 @@ def measure(folder: Path) -> Results:
 def main() -> int:
     """Print the verdict; 2 if the packages cannot be installed or the suite does not run, too."""
     pinned = pins()
-    promised = {name for name, cell in named(forked(pinned["sentence-transformers"])).items() if cell.state == RIGHT}
-    released = named(stored(pinned["sentence-transformers"]))
-    known = {name for name in promised if released[name].state not in (RIGHT, NOT_APPLICABLE)}
+    cells = {", ".join(names): cell for names, cell in expected(pinned["sentence-transformers"]).items()}
+    promised = {name for name, cell in cells.items() if cell.promised}
+    known = {name for name, cell in cells.items() if cell.defect}
     with tempfile.TemporaryDirectory(prefix="outlook-") as folder:
         try:
             found = measure(Path(folder))
