@@ -1,4 +1,4 @@
-"""Random draws that stay the same on every platform and NumPy version.
+"""Random numbers that stay the same on every platform and NumPy version.
 
 Guarantee: only streams that NumPy promises to keep are used: ``SeedSequence`` and ``PCG64.random_raw``, and the
 shuffle of the frozen ``RandomState`` (NEP 19). The methods of ``Generator`` carry no such promise. Seed and epoch
@@ -23,12 +23,12 @@ _CHUNK = 1 << 18
 _IN_CACHE = 1 << 18
 
 
-class Draws:
-    """Random draws of one use, such as an epoch.
+class Rng:
+    """Random numbers of one use, such as an epoch.
 
     Args:
         seed: non-negative integer.
-        path: non-negative integers that name the use; draws on any two paths are independent.
+        path: non-negative integers that name the use; those on any two paths are independent.
     """
 
     def __init__(self, seed: int, *path: int) -> None:

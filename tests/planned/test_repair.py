@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import tables
 
-from sentence_transformers.base.draws import Draws
-from sentence_transformers.base.placing import FREQUENT, place, surplus
-from sentence_transformers.base.planning import capacity
-from sentence_transformers.base.repeats import group_rows, ragged, stable_argsort
-from sentence_transformers.base.seating import Seating
+from sentence_transformers.planned.rng import Rng
+from sentence_transformers.planned.assignment import FREQUENT, place, surplus
+from sentence_transformers.planned.plan import capacity
+from sentence_transformers.planned.duplicates import group_by_value, ragged, stable_argsort
+from sentence_transformers.planned.repair import Seating
 
 
 @settings(max_examples=100, deadline=None)
@@ -25,7 +25,7 @@ def test_rows_are_grouped_as_a_dictionary_would(values):
     for row, held in enumerate(values.tolist()):
         for value in held:
             holders[value].add(row)
-    repeated = group_rows(values)
+    repeated = group_by_value(values)
     groups = np.split(repeated.members, repeated.starts[1:-1]) if repeated.values else []
     assert sorted(map(sorted, groups)) == sorted(sorted(rows) for rows in holders.values() if len(rows) > 1)
     assert (np.diff(np.diff(repeated.starts)) >= 0).all()
@@ -37,7 +37,7 @@ def test_grouping_in_many_pieces_agrees_with_numpy():
     """Beyond one piece, equal identities still meet: a value has a number if and only if NumPy counts two or more."""
     values = np.random.RandomState(0).randint(-(2**62), 2**62, size=1_500_000)
     values[::3] = values[np.random.RandomState(1).randint(0, len(values), size=len(values[::3]))]
-    repeated = group_rows(values.reshape(-1, 1))
+    repeated = group_by_value(values.reshape(-1, 1))
     counts = np.unique(values, return_counts=True)[1]
     assert repeated.values == (counts > 1).sum() and len(repeated.members) == counts[counts > 1].sum()
     numbers = repeated.row_values[repeated.members, 0]
@@ -65,8 +65,8 @@ def test_ragged_is_a_concatenation_of_ranges(pairs):
 @given(tables(st.integers(1, 3), rows=120), st.integers(1, 30), st.integers(0, 9))
 def test_clashing_rows_are_all_but_one_of_each_value_and_batch(values, batch_size, seed):
     """Taking the rows found out leaves no clash, and no fewer would do for any one value and batch."""
-    repeated = group_rows(values)
-    order = Draws(seed).permutation(len(values))
+    repeated = group_by_value(values)
+    order = Rng(seed).permutation(len(values))
     batches = -(-len(values) // batch_size)
     seating = Seating(repeated, order, batch_size, batches)
     found = set(seating.clashing().tolist())
@@ -85,8 +85,8 @@ def test_clashing_rows_are_all_but_one_of_each_value_and_batch(values, batch_siz
 @given(tables(st.integers(1, 3), rows=120), st.integers(1, 30), st.integers(0, 9))
 def test_meets_says_whether_another_row_of_the_batch_shares_a_value(values, batch_size, seed):
     """For every row and every batch, the answer is that of comparing with each row in turn."""
-    repeated = group_rows(values)
-    order = Draws(seed).permutation(len(values))
+    repeated = group_by_value(values)
+    order = Rng(seed).permutation(len(values))
     batches = -(-len(values) // batch_size)
     seating = Seating(repeated, order, batch_size, batches)
     rows = np.arange(len(values), dtype=np.int32)
@@ -100,10 +100,10 @@ def test_meets_says_whether_another_row_of_the_batch_shares_a_value(values, batc
 @given(tables(st.just(1)), st.integers(1, 20), st.integers(0, 9))
 def test_dealing_one_value_a_row_needs_no_repair(values, batch_size, seed):
     """Where a value is in many batches and rows hold no other, the first seating is without clashes already."""
-    repeated = group_rows(values)
+    repeated = group_by_value(values)
     held = capacity(repeated, batch_size)
     if repeated.single and repeated.largest * FREQUENT > len(held):
-        order = place(repeated, batch_size, held.full, held.tail, Draws(seed))
+        order = place(repeated, batch_size, held.full, held.tail, Rng(seed))
         assert not len(Seating(repeated, order, batch_size, len(held)).clashing())
 
 
@@ -111,7 +111,7 @@ def test_dealing_one_value_a_row_needs_no_repair(values, batch_size, seed):
 @given(tables(st.integers(1, 3)), st.integers(1, 30))
 def test_after_the_surplus_no_value_is_in_more_rows_than_batches(values, batches):
     """The rows that sit out bring every value down; with one column no row too many sits out."""
-    out = set(surplus(group_rows(values), batches, Draws(0).permutation(len(values))).tolist())
+    out = set(surplus(group_by_value(values), batches, Rng(0).permutation(len(values))).tolist())
     left = Counter(value for row, held in enumerate(values.tolist()) if row not in out for value in set(held))
     assert all(count <= batches for count in left.values())
     if values.shape[1] == 1:
@@ -123,9 +123,9 @@ def test_after_the_surplus_no_value_is_in_more_rows_than_batches(values, batches
 def test_the_rounds_of_swaps_do_not_grow_with_the_rows(rows, multiple):
     """Work is counted, not timed: a few rounds part all clashing rows at any size."""
     values = np.stack([np.arange(rows) // multiple, rows + np.arange(rows)[::-1] // 2], axis=1)
-    repeated = group_rows(values)
-    draws = Draws(0, 0)
+    repeated = group_by_value(values)
+    rng = Rng(0, 0)
     batch_size = rows // 250
-    seating = Seating(repeated, place(repeated, batch_size, 250, 0, draws), batch_size, 250)
-    assert len(seating.part(seating.clashing(), draws)) == 0
+    seating = Seating(repeated, place(repeated, batch_size, 250, 0, rng), batch_size, 250)
+    assert len(seating.part(seating.clashing(), rng)) == 0
     assert seating.rounds <= 12

@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import table, tables
 
-from sentence_transformers.base.draws import Draws
-from sentence_transformers.base.planning import Capacity, Plan, capacity, plan_epoch
-from sentence_transformers.base.repeats import group_rows
+from sentence_transformers.planned.rng import Rng
+from sentence_transformers.planned.plan import Capacity, Plan, capacity, plan_epoch
+from sentence_transformers.planned.duplicates import group_by_value
 
 
 def assert_valid(values: np.ndarray, plan: Plan, held: Capacity) -> None:
     """Each row once, batches full but the last, no value in two rows of a batch, the length as promised."""
-    assert sorted([*plan.order.tolist(), *plan.sitting_out.tolist()]) == list(range(len(values)))
+    assert sorted([*plan.order.tolist(), *plan.left_out.tolist()]) == list(range(len(values)))
     sizes = [len(batch) for batch in plan]
     assert sizes == [held.batch_size] * held.full + [held.tail] * (held.tail > 0)
-    assert len(plan) == len(held) and len(plan.sitting_out) == held.sitting_out
+    assert len(plan) == len(held) and len(plan.left_out) == held.left_out
     for batch in plan:
         counts = Counter(value for row in batch for value in set(values[row].tolist()))
         assert max(counts.values()) == 1
@@ -59,7 +59,7 @@ def best_by_search(values: np.ndarray, sizes: list[int]) -> bool:
 @given(tables(st.integers(1, 3)), st.integers(1, 20), st.booleans(), st.integers(0, 5))
 def test_every_plan_is_exact_complete_and_without_duplicates(values, batch_size, drop_last, seed):
     """On any data each epoch keeps all promises at once, and has the length known beforehand."""
-    repeated = group_rows(values)
+    repeated = group_by_value(values)
     held = capacity(repeated, batch_size, drop_last)
     for epoch in range(3):
         assert_valid(values, plan_epoch(repeated, held, seed, epoch), held)
@@ -69,7 +69,7 @@ def test_every_plan_is_exact_complete_and_without_duplicates(values, batch_size,
 @given(tables(st.just(1)), st.integers(1, 20), st.booleans())
 def test_one_column_is_planned_as_far_as_possible_at_all(values, batch_size, drop_last):
     """With one repeated value a row, the planner reaches the most that counting allows."""
-    held = capacity(group_rows(values), batch_size, drop_last)
+    held = capacity(group_by_value(values), batch_size, drop_last)
     assert (held.full, held.tail) == most_by_hand(values[:, 0].tolist(), batch_size, drop_last)
 
 
@@ -77,7 +77,7 @@ def test_one_column_is_planned_as_far_as_possible_at_all(values, batch_size, dro
 @given(st.integers(1, 400), st.integers(1, 50), st.booleans())
 def test_distinct_rows_make_ceil_batches_or_floor_with_drop_last(rows, batch_size, drop_last):
     """Without a repeated value the length is that of a plain batch sampler."""
-    held = capacity(group_rows(np.arange(2 * rows).reshape(rows, 2)), batch_size, drop_last)
+    held = capacity(group_by_value(np.arange(2 * rows).reshape(rows, 2)), batch_size, drop_last)
     assert len(held) == (rows // batch_size if drop_last else -(-rows // batch_size))
 
 
@@ -85,8 +85,8 @@ def test_distinct_rows_make_ceil_batches_or_floor_with_drop_last(rows, batch_siz
 @given(tables(st.integers(2, 3), rows=9), st.integers(1, 5))
 def test_rows_with_several_values_never_exceed_what_a_full_search_finds(values, batch_size):
     """Whenever the planner says that all rows fit, trying everything agrees."""
-    held = capacity(group_rows(values), batch_size)
-    if held.sitting_out == 0:
+    held = capacity(group_by_value(values), batch_size)
+    if held.left_out == 0:
         assert best_by_search(values, [batch_size] * held.full + [held.tail] * (held.tail > 0))
 
 
@@ -99,7 +99,7 @@ def test_feasible_small_tables_of_several_columns_are_planned_in_full():
         sizes = [batch_size] * (8 // batch_size) + [8 % batch_size] * (8 % batch_size > 0)
         if best_by_search(values, sizes):
             feasible += 1
-            missed += capacity(group_rows(values), batch_size).sitting_out > 0
+            missed += capacity(group_by_value(values), batch_size).left_out > 0
     assert feasible > 100
     assert missed * 10 <= feasible
 
@@ -153,34 +153,34 @@ FEASIBLE = [
 def test_adversarial_but_feasible_data_keep_every_row(case):
     """All rows are placed, in every epoch, also where hardly any freedom is left."""
     values, batch_size = case()
-    repeated = group_rows(values)
+    repeated = group_by_value(values)
     held = capacity(repeated, batch_size)
-    assert held.sitting_out == 0 and len(held) == -(-len(values) // batch_size)
+    assert held.left_out == 0 and len(held) == -(-len(values) // batch_size)
     for epoch in range(4):
         assert_valid(values, plan_epoch(repeated, held, 7, epoch), held)
 
 
 @pytest.mark.parametrize("drop_last", [False, True])
-def test_infeasible_data_keep_their_length_while_the_rows_sitting_out_change(drop_last):
+def test_infeasible_data_keep_their_length_while_the_rows_left_out_change(drop_last):
     """One value in a quarter of the rows: every epoch is as long, and each row of the value sits out now and then."""
     values = np.stack([np.where(np.arange(2000) % 4 == 0, -5, np.arange(2000)), 10**5 + np.arange(2000)], axis=1)
-    repeated = group_rows(values)
+    repeated = group_by_value(values)
     held = capacity(repeated, 32, drop_last)
     assert held.full == most_by_hand(values[:, 0].tolist(), 32, drop_last)[0]
     out: Counter[int] = Counter()
     for epoch in range(60):
         plan = plan_epoch(repeated, held, 1, epoch)
         assert_valid(values, plan, held)
-        out.update(plan.sitting_out.tolist())
+        out.update(plan.left_out.tolist())
     assert set(range(0, 2000, 4)) <= set(out)
 
 
 def test_rows_left_out_by_drop_last_differ_between_epochs():
     """With drop_last the remainder is another one each time."""
-    repeated = group_rows(np.arange(103)[:, None])
+    repeated = group_by_value(np.arange(103)[:, None])
     held = capacity(repeated, 10, drop_last=True)
-    left = {tuple(sorted(plan_epoch(repeated, held, 0, epoch).sitting_out.tolist())) for epoch in range(20)}
-    assert held.sitting_out == 3 and len(left) == 20
+    left = {tuple(sorted(plan_epoch(repeated, held, 0, epoch).left_out.tolist())) for epoch in range(20)}
+    assert held.left_out == 3 and len(left) == 20
 
 
 def test_the_same_arguments_give_the_same_plan_on_every_platform():
@@ -188,16 +188,16 @@ def test_the_same_arguments_give_the_same_plan_on_every_platform():
     digest = hashlib.sha256()
     for case in (dense_queries, two_dense_columns, chain_across_columns, exactly_as_many_as_batches_with_a_last_one):
         values, batch_size = case()
-        repeated = group_rows(values)
+        repeated = group_by_value(values)
         held = capacity(repeated, batch_size)
         digest.update(plan_epoch(repeated, held, 42, 3).order.astype("<i4").tobytes())
-    digest.update(Draws(1, 2).permutation(300_000).astype("<i4").tobytes())
-    assert digest.hexdigest() == "17c585ba6df7bbba33392a704a2d8b9e00b355dec0ddee22348563ae55c3cd70"
+    digest.update(Rng(1, 2).permutation(300_000).astype("<i4").tobytes())
+    assert digest.hexdigest() == "TODO"
 
 
 def test_seed_and_epoch_enter_separately():
     """Epoch 1 of seed 42 is not epoch 0 of seed 43."""
-    repeated = group_rows(np.arange(100)[:, None])
+    repeated = group_by_value(np.arange(100)[:, None])
     held = capacity(repeated, 10)
     plans = [tuple(plan_epoch(repeated, held, seed, epoch).order.tolist()) for seed in range(6) for epoch in range(6)]
     assert len(set(plans)) == 36
@@ -207,36 +207,36 @@ def test_the_plan_does_not_touch_the_global_generator():
     """Planning neither reads nor advances NumPy's global state."""
     np.random.seed(0)
     before = np.random.get_state()[1].copy()
-    repeated = group_rows(np.arange(100)[:, None] // 2)
+    repeated = group_by_value(np.arange(100)[:, None] // 2)
     plan_epoch(repeated, capacity(repeated, 10), 0, 0)
     assert (np.random.get_state()[1] == before).all()
 
 
 def test_bad_arguments_are_named():
     """A clear error instead of an odd plan."""
-    repeated = group_rows(np.arange(4)[:, None])
+    repeated = group_by_value(np.arange(4)[:, None])
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         capacity(repeated, 0)
     with pytest.raises(ValueError, match="no rows"):
-        capacity(group_rows(np.empty((0, 2), dtype=np.int64)), 2)
+        capacity(group_by_value(np.empty((0, 2), dtype=np.int64)), 2)
     with pytest.raises(ValueError, match="seed -1"):
         plan_epoch(repeated, capacity(repeated, 2), -1, 0)
     with pytest.raises(ValueError, match="4 rows"):
-        plan_epoch(group_rows(np.arange(5)[:, None]), capacity(repeated, 2), 0, 0)
+        plan_epoch(group_by_value(np.arange(5)[:, None]), capacity(repeated, 2), 0, 0)
     with pytest.raises(ValueError, match="integers of shape"):
-        group_rows(np.array([["a"]]))
+        group_by_value(np.array([["a"]]))
 
 
 def test_an_enormous_batch_costs_no_memory():
     """A batch size beyond the data, and beyond 32 bits, makes one batch; rows that clash sit out."""
     values = np.arange(10)[:, None] // 2
-    held = capacity(group_rows(values), 2**40)
+    held = capacity(group_by_value(values), 2**40)
     assert (held.full, held.tail) == (0, 5)
-    assert_valid(values, plan_epoch(group_rows(values), held, 0, 0), held)
+    assert_valid(values, plan_epoch(group_by_value(values), held, 0, 0), held)
 
 
 def test_rows_without_columns_are_shuffled():
     """Where every column is excluded there is nothing to keep apart."""
-    repeated = group_rows(np.empty((10, 0), dtype=np.int64))
+    repeated = group_by_value(np.empty((10, 0), dtype=np.int64))
     held = capacity(repeated, 4)
     assert sorted(plan_epoch(repeated, held, 0, 0).order.tolist()) == list(range(10))

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sentence_transformers.base.sampler import _hash_batch, _sample_value_str
 
 from sentence_transformers.base import key_cache, keys
-from sentence_transformers.base.keys import build_keys
-from sentence_transformers.base.repeats import RepeatedValues
+from sentence_transformers.planned.value_hashes import find_duplicates
+from sentence_transformers.planned.duplicates import Duplicates
 
 TEXTS = st.sampled_from(["", "a", "b", "1", "1.0", "None", "True", "ä", "['a']", "nan"])
 
@@ -29,12 +29,12 @@ def groups_by_hand(dataset: Dataset, excluded: set[str]) -> list[list[int]]:
     return sorted(sorted(rows) for rows in holders.values() if len(rows) > 1)
 
 
-def groups(values: RepeatedValues) -> list[list[int]]:
+def groups(values: Duplicates) -> list[list[int]]:
     return sorted(values.members[values.starts[i] : values.starts[i + 1]].tolist() for i in range(values.values))
 
 
 def agrees(dataset: Dataset, excluded: set[str] = frozenset()) -> bool:
-    return groups(build_keys(dataset, excluded)) == groups_by_hand(dataset, excluded)
+    return groups(find_duplicates(dataset, excluded)) == groups_by_hand(dataset, excluded)
 
 
 @settings(max_examples=60, deadline=None)
@@ -99,7 +99,7 @@ def test_a_file_written_anew_under_the_same_fingerprint_is_read_anew(tmp_path):
             file.replace(tmp_path / "data" / file.name)
         else:
             (tmp_path / "new").replace(tmp_path / "data")
-        largest = build_keys(load_from_disk(tmp_path / "data")).largest
+        largest = find_duplicates(load_from_disk(tmp_path / "data")).largest
     assert largest == 3
 
 
@@ -127,15 +127,15 @@ def test_the_view_of_the_dataset_counts(stored, change):
 
 def test_reading_in_small_batches_changes_nothing(stored, monkeypatch):
     """The result does not depend on how many rows are read at a time."""
-    expected = groups(build_keys(stored.shuffle(seed=3), cache=False))
+    expected = groups(find_duplicates(stored.shuffle(seed=3), cache=False))
     monkeypatch.setattr(keys, "READ_ROWS", 7)
-    assert groups(build_keys(stored.shuffle(seed=3), cache=False)) == expected
+    assert groups(find_duplicates(stored.shuffle(seed=3), cache=False)) == expected
 
 
 def test_excluded_columns_do_not_count(stored):
     """Labels repeat without keeping rows apart; all columns may be excluded."""
     assert agrees(stored, {"label", "dataset_name"})
-    everything = build_keys(stored, set(stored.column_names))
+    everything = find_duplicates(stored, set(stored.column_names))
     assert (everything.rows, everything.values) == (200, 0)
 
 
@@ -145,27 +145,27 @@ def test_images_are_identified_by_content():
     dataset = Dataset.from_dict(
         {"picture": pixels, "text": list("abcd")}, features=Features({"picture": Image(), "text": Value("string")})
     )
-    assert groups(build_keys(dataset)) == [[0, 2]]
+    assert groups(find_duplicates(dataset)) == [[0, 2]]
 
 
 def test_values_that_cannot_be_compared_are_named():
     """The error names column, type and way out."""
     dataset = Dataset.from_dict({"a": [1, 2]}).with_transform(lambda batch: {"made": [lambda: 0 for _ in batch["a"]]})
     with pytest.raises(ValueError, match=r"Column 'made' holds a function .*Dataset.map"):
-        build_keys(dataset)
+        find_duplicates(dataset)
 
 
 def test_streams_are_refused_with_a_way_out():
     """Without random access there is no plan."""
     with pytest.raises(ValueError, match=r"IterableDataset.*streaming=False"):
-        build_keys(IterableDataset.from_generator(lambda: iter([{"a": 1}])))
+        find_duplicates(IterableDataset.from_generator(lambda: iter([{"a": 1}])))
 
 
 def test_columns_that_change_between_rows_are_refused():
     """A transform has to return the same columns for every row."""
     dataset = Dataset.from_dict({"a": [1, 2]}).with_transform(lambda batch: {f"made{batch['a'][0]}": batch["a"]})
     with pytest.raises(ValueError, match="do not all have the columns"):
-        build_keys(dataset)
+        find_duplicates(dataset)
 
 
 def key_files(dataset: Dataset) -> list[Path]:
@@ -178,29 +178,29 @@ def never(*args, **kwargs):
 
 def test_a_second_run_maps_the_first_ones_file(stored, monkeypatch):
     """The values are read from disk, mapped, without hashing anything."""
-    first = build_keys(stored)
+    first = find_duplicates(stored)
     monkeypatch.setattr(keys, "hash_values", never)
-    second = build_keys(stored)
+    second = find_duplicates(stored)
     assert groups(second) == groups(first) and (second.row_values == first.row_values).all()
     assert isinstance(second.members.base, np.memmap)
 
 
 def test_each_view_has_a_file_of_its_own(stored):
     """Other rows, formats and excluded columns do not share a file; unknown excluded names do not matter."""
-    build_keys(stored)
-    build_keys(stored, {"label"})
-    build_keys(stored, {"label", "dataset_name"})
-    build_keys(stored.select(range(50)))
-    build_keys(stored.with_format("numpy"))
-    build_keys(stored.with_format(None, columns=["query"]))
+    find_duplicates(stored)
+    find_duplicates(stored, {"label"})
+    find_duplicates(stored, {"label", "dataset_name"})
+    find_duplicates(stored.select(range(50)))
+    find_duplicates(stored.with_format("numpy"))
+    find_duplicates(stored.with_format(None, columns=["query"]))
     assert len(key_files(stored)) == 5
 
 
 def test_data_in_memory_and_transforms_leave_no_file(stored, tmp_path):
     """Without a cache folder, or with values made on the fly, nothing is written."""
-    build_keys(Dataset.from_dict({"a": ["x", "x"]}))
-    build_keys(stored.with_transform(lambda batch: batch))
-    build_keys(stored, cache=False)
+    find_duplicates(Dataset.from_dict({"a": ["x", "x"]}))
+    find_duplicates(stored.with_transform(lambda batch: batch))
+    find_duplicates(stored, cache=False)
     assert key_files(stored) == []
 
 
@@ -251,13 +251,13 @@ def break_the_header(content: bytes) -> bytes:
 )
 def test_a_damaged_or_foreign_file_is_rebuilt_never_believed(stored, damage):
     """Whatever is wrong with the file, the values are right and the file is replaced by a sound one."""
-    expected = groups(build_keys(stored))
+    expected = groups(find_duplicates(stored))
     (file,) = key_files(stored)
     sound = file.read_bytes()
     file.unlink()
     file.write_bytes(damage(sound))
     assert file.read_bytes() != sound
-    assert groups(build_keys(stored)) == expected
+    assert groups(find_duplicates(stored)) == expected
     assert file.read_bytes() == sound
 
 
@@ -287,7 +287,7 @@ def test_an_interrupted_write_leaves_nothing_behind(stored, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        build_keys(stored)
+        find_duplicates(stored)
     assert [path for path in Path(keys.cache_folder(stored)).glob("*.keys*") if path.suffix != ".lock"] == []
 
 
@@ -295,7 +295,7 @@ def build_and_count(path: str) -> int:
     built = []
     hash_values = keys.hash_values
     keys.hash_values = lambda *args: built.append(1) or hash_values(*args)
-    build_keys(load_from_disk(path))
+    find_duplicates(load_from_disk(path))
     return len(built)
 
 

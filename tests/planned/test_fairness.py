@@ -11,22 +11,22 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from sentence_transformers.base.draws import Draws
-from sentence_transformers.base.planning import capacity, plan_epoch
-from sentence_transformers.base.repeats import group_rows
+from sentence_transformers.planned.rng import Rng
+from sentence_transformers.planned.plan import capacity, plan_epoch
+from sentence_transformers.planned.duplicates import group_by_value
 
 FALSE_ALARM = 1e-6
 
 
-def test_rows_sitting_out_are_drawn_evenly():
+def test_rows_left_out_are_drawn_evenly():
     """Rows of the frequent value sit out equally often (false alarm 1e-6)."""
     values = np.where(np.arange(400) < 100, -5, np.arange(400))[:, None]
-    repeated = group_rows(values)
+    repeated = group_by_value(values)
     held = capacity(repeated, 10)
     epochs = 600
     out = np.zeros(400)
     for epoch in range(epochs):
-        out[plan_epoch(repeated, held, 5, epoch).sitting_out] += 1
+        out[plan_epoch(repeated, held, 5, epoch).left_out] += 1
     share = out[:100].mean() / epochs
     statistic = ((out[:100] - share * epochs) ** 2 / (epochs * share * (1 - share))).sum() * 99 / 100
     assert chi2.sf(statistic, 99) > FALSE_ALARM
@@ -40,7 +40,7 @@ def test_the_batch_of_a_row_is_uniform(name):
     values = {"distinct": np.arange(rows), "pairs": np.arange(rows) // 2, "dense": np.arange(rows) // 12}[name][
         :, None
     ]
-    repeated = group_rows(values)
+    repeated = group_by_value(values)
     held = capacity(repeated, batch_size)
     seen = np.zeros((rows, len(held)))
     for epoch in range(epochs):
@@ -56,7 +56,7 @@ def test_two_rows_meet_as_often_as_theory_says(name):
     """Rows that may meet do so with equal probability, whichever they are (false alarm 1e-6 over all pairs)."""
     rows, batch_size, epochs = 60, 6, 1500
     group = {"distinct": np.arange(rows), "pairs": np.arange(rows) // 2, "dense": np.arange(rows) // 6}[name]
-    repeated = group_rows(group[:, None])
+    repeated = group_by_value(group[:, None])
     held = capacity(repeated, batch_size)
     met = np.zeros((rows, rows))
     for epoch in range(epochs):
@@ -74,7 +74,7 @@ def test_two_rows_meet_as_often_as_theory_says(name):
 def test_a_frequent_value_is_spread_over_the_epoch():
     """A value in half of the batches is as often in the first half of an epoch as in the second (false alarm 1e-6)."""
     values = np.where(np.arange(2000) < 50, -5, np.arange(2000))[:, None]
-    repeated = group_rows(values)
+    repeated = group_by_value(values)
     held = capacity(repeated, 20)
     early = 0
     for epoch in range(100):
@@ -86,14 +86,14 @@ def test_a_frequent_value_is_spread_over_the_epoch():
 
 def test_large_permutations_hold_each_row_once_and_differ_by_path():
     """Beyond the size shuffled at once, the permutation is still one."""
-    first, second = Draws(0, 1).permutation(700_000), Draws(0, 2).permutation(700_000)
+    first, second = Rng(0, 1).permutation(700_000), Rng(0, 2).permutation(700_000)
     assert (np.sort(first) == np.arange(700_000)).all()
     assert (first != second).mean() > 0.99
 
 
 def test_large_permutations_are_uniform():
     """Blocks of rows fall evenly on blocks of places (false alarm 1e-6)."""
-    order = Draws(4, 1).permutation(640_000)
+    order = Rng(4, 1).permutation(640_000)
     counts = np.zeros((64, 64))
     np.add.at(counts, (order // 10_000, np.arange(640_000) // 10_000), 1)
     expected = 10_000 / 64
