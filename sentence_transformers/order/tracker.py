@@ -1,0 +1,193 @@
+"""See the order that a batch sampler plans while a dataloader iterates over it.
+
+Guarantee: what is digested are the rows that the sampler beneath accelerate's wrappers yields, in its order, which is
+the order of all processes together: each process of a sharded loader goes through the whole plan, and takes its share
+of it. The sampler is not changed, nothing is drawn, and no pass is made but those of the training.
+
+How: an object that passes on batches and attributes takes the sampler's place in the one public attribute that holds
+it: ``batch_sampler`` of accelerate's shard, or, where there is none, ``base_dataloader`` of accelerate's loader, which
+is built anew with it from the same arguments. The trainer makes its loader anew in each ``train()``, so nothing has
+to be put back.
+
+Rejected: to draw each epoch a second time. That takes a sampler that draws from a generator of its own further than
+it should be, doubles the cost of the slow ones, and shows what should have been read rather than what was.
+
+Known limits: streams, loaders that accelerate has not prepared, and on one process stateful loaders (they may have
+begun to read) are not seen; ``reason`` says so.
+
+Cost: about 10 ns a row. Held are the batches that were read ahead.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from accelerate.data_loader import BatchSamplerShard, DataLoaderDispatcher, SkipBatchSampler
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+
+from sentence_transformers.order.fingerprint import OrderDigest, pack_rows
+
+_NOT_KEPT = {"self", "batch_size", "shuffle", "sampler", "batch_sampler", "drop_last"}
+
+
+class SamplerPass:
+    """One pass over a sampler: the rows that were read, of which the first are digested as they are taken."""
+
+    def __init__(self) -> None:
+        self.begun = self.exhausted = False
+        self._read: deque[bytes] = deque()
+        self._digest = OrderDigest()
+        self._batches = 0
+
+    def note(self, batch: Any) -> None:
+        """A batch was read."""
+        self._read.append(pack_rows(batch))
+
+    def take(self, batches: int | None = None) -> OrderDigest:
+        """
+        The digest of the rows of the first batches.
+
+        Args:
+            batches (int, optional): No fewer than before. Defaults to all that were read.
+        """
+        while self._read and (batches is None or self._batches < batches):
+            self._digest.update_packed(self._read.popleft())
+            self._batches += 1
+        return self._digest.copy()
+
+    def first_rows(self, rows: int) -> OrderDigest:
+        """The digest of the first rows that were read, as far as they are not taken yet."""
+        digest = OrderDigest()
+        for packed in self._read:
+            digest.update_packed(packed[: (rows - digest.rows) * 8])
+            if digest.rows >= rows:
+                break
+        return digest
+
+
+class TrackedBatchSampler(BatchSampler):
+    """
+    A batch sampler that is as the one given, and notes what it yields.
+
+    Args:
+        sampler: Any iterable of batches.
+    """
+
+    def __init__(self, sampler: Any) -> None:
+        self.tracked = sampler
+        self.current = SamplerPass()
+        self.reason = ""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "tracked":  # while it is being copied
+            raise AttributeError(name)
+        return getattr(self.tracked, name)
+
+    def __len__(self) -> int:
+        return len(self.tracked)
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = iter(self.tracked)
+        if self.current.begun or self.reason:
+            return batches
+        self.current.begun = True
+        return self._noted(batches, self.current)
+
+    def _noted(self, batches: Iterator[Any], current: SamplerPass) -> Iterator[Any]:
+        for batch in batches:
+            if not self.reason:
+                try:
+                    current.note(batch)
+                except ValueError:
+                    self.reason = f"{type(self.tracked).__qualname__} yields no lists of row numbers"
+            yield batch
+        current.exhausted = True
+
+
+class OrderTracker:
+    """
+    The order of a training dataloader. Call :meth:`expect` before each epoch, whose pass is then followed.
+
+    Args:
+        dataloader: As the trainer got it from ``get_train_dataloader``.
+    """
+
+    def __init__(self, dataloader: Any) -> None:
+        self.dispatched = isinstance(dataloader, DataLoaderDispatcher)
+        self.shared = self.dispatched
+        """Whether the processes share one plan, rather than having one each."""
+        self.batches_per_step = 1
+        """The number of the sampler's batches that all processes take in one step, together."""
+        self.sampler: Any = None
+        self.reason = ""
+        """Why there is nothing to see on this process; empty if there is."""
+        if isinstance(getattr(dataloader, "dataset", None), IterableDataset):
+            self.reason = "its rows are streamed"
+        elif getattr(dataloader, "batch_sampler", None) is None:
+            self.reason = f"{type(dataloader).__name__} has no batch sampler"
+        else:
+            self._follow(dataloader)
+        if self.dispatched and not self.reason and not dataloader.state.is_main_process:
+            self.reason = "the main process reads"
+        self._tracked = None if self.reason else self._plug_in(dataloader)
+
+    def _follow(self, dataloader: Any) -> None:
+        """Look through the wrappers, down to what plans."""
+        if self.dispatched and not dataloader.split_batches:
+            self.batches_per_step = dataloader.state.num_processes
+        self._above, sampler = None, dataloader.batch_sampler
+        while _is_wrapper(sampler):
+            if isinstance(sampler, BatchSamplerShard):
+                self.shared = True
+            if not getattr(sampler, "split_batches", False):
+                self.batches_per_step *= getattr(sampler, "num_processes", 1)
+            self._above, sampler = sampler, sampler.batch_sampler
+        self.sampler = getattr(sampler, "tracked", sampler)
+        self._found = sampler
+
+    def _plug_in(self, dataloader: Any) -> TrackedBatchSampler | None:
+        if isinstance(self._found, TrackedBatchSampler):  # a loader that a trainer keeps from one `train()` to the next
+            return self._found
+        tracked = TrackedBatchSampler(self._found)
+        if self._above is not None:
+            self._above.batch_sampler = tracked
+        elif type(getattr(dataloader, "base_dataloader", None)) is DataLoader:
+            dataloader.base_dataloader = _with_sampler(dataloader.base_dataloader, tracked)
+        else:
+            self.reason = f"{type(dataloader).__name__} is not one of accelerate's, or is a stateful one"
+            return None
+        return tracked
+
+    def expect(self) -> None:
+        """The next pass over the sampler is the one to follow."""
+        if self._tracked is not None:
+            self._tracked.current = SamplerPass()
+
+    @property
+    def current(self) -> SamplerPass | None:
+        """The pass that is followed; None if nothing was seen of it."""
+        tracked = self._tracked
+        if tracked is None or tracked.reason or not tracked.current.begun:
+            return None
+        return tracked.current
+
+    def take(self, steps: int) -> OrderDigest | None:
+        """The digest of the rows that all processes have taken in so many steps; None if they are not seen."""
+        current = self.current
+        return None if current is None else current.take(steps * self.batches_per_step)
+
+
+def _is_wrapper(sampler: Any) -> bool:
+    """Whether a sampler is one of accelerate's, or of this library's, that shares the batches of another."""
+    if isinstance(sampler, (BatchSamplerShard, SkipBatchSampler)):
+        return True
+    return type(sampler).__module__.startswith("sentence_transformers.base.") and hasattr(sampler, "batch_sampler")
+
+
+def _with_sampler(dataloader: DataLoader[Any], sampler: Any) -> DataLoader[Any]:
+    """A dataloader with the same arguments and another batch sampler."""
+    names = inspect.signature(DataLoader.__init__).parameters.keys() - _NOT_KEPT
+    return DataLoader(batch_sampler=sampler, **{name: getattr(dataloader, name) for name in names})
