@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import json
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -23,10 +24,11 @@ from sentence_transformers.base.sampler import BatchSamplers, MultiDatasetBatchS
 from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
 from torch import nn
 
-from sentence_transformers.base.report import OrderReport, order_report
+from sentence_transformers.order.report import OrderReport, order_report
+from sentence_transformers.order.table import render
 
 if TYPE_CHECKING:
-    from sentence_transformers.base.report_pictures import Gallery
+    from sentence_transformers.order.gallery import Gallery
 
 _HELD_OUT = {"validation", "valid", "val", "dev", "test", "eval", "evaluation"}  # splits that are not trained on
 _BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
@@ -39,7 +41,6 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # of training arguments, by
     "int | None": ((int, type(None)), "a whole number or null"),
     "<class 'bool'>": ((bool, int), "true or false"),
 }
-_EXTRA = 'pip install "sentence-transformers[order]"'
 
 
 class _Gathering(nn.Module):
@@ -73,15 +74,24 @@ def _print(report: OrderReport, as_json: bool) -> None:
     if as_json:
         print(report.to_json(), flush=True)
         return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    text = render(report, width)
+    if width is None or importlib.util.find_spec("rich") is None:
+        print(text, flush=True)
+        return
     from rich.console import Console
+    from rich.text import Text
 
-    Console(highlight=False).print(report)
+    coloured = Text(text)
+    coloured.highlight_regex(r"epoch \d+ again", "bold red")
+    coloured.highlight_regex(r"(?m)^fingerprint.*$", "cyan")
+    Console(width=width).print(coloured)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m sentence_transformers.base.report",
-        description="Report what the epochs of a training run hold, without training: rows used and sitting out, "
+        prog="python -m sentence_transformers.order",
+        description="Report what the epochs of a training run hold, without training: rows used and left out, "
         "values twice in a batch or on several devices, and whether epochs differ.",
     )
     add = parser.add_argument
@@ -118,16 +128,16 @@ def _names(samplers: type[BatchSamplers | MultiDatasetBatchSamplers]) -> str:
 
 def _require_extras(options: argparse.Namespace) -> None:
     """Say what is missing before the data is read."""
-    wanted = [("rich", "the table", "or use --json")] if not options.json else []
-    wanted += [("matplotlib", "--pictures", "or leave it out")] if options.pictures else []
-    for package, use, way_out in wanted:
-        if importlib.util.find_spec(package) is None:
-            raise ImportError(f"{package} is missing, which {use} needs. Install it with\n  {_EXTRA}\n{way_out}.")
+    if options.pictures and importlib.util.find_spec("matplotlib") is None:
+        raise ImportError(
+            "matplotlib is missing, which --pictures needs. Install it with\n"
+            '  pip install "sentence-transformers[order]"\nor leave --pictures out.'
+        )
 
 
 def _gallery(dataset: Dataset | DatasetDict, options: argparse.Namespace) -> Gallery:
     """What keeps the epochs for the pictures; refuses what could not be drawn before any work is done."""
-    from sentence_transformers.base.report_pictures import Gallery
+    from sentence_transformers.order.gallery import Gallery
 
     gallery = Gallery(dataset, options.column)
     folder: Path = options.pictures
@@ -294,3 +304,7 @@ def _own(name: str) -> Any:
 
     make.__qualname__ = name
     return make
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -157,6 +157,8 @@ class OrderCallback(TrainerCallback, ExportableState):
             self._compared = True
             if self._before is not None:
                 self._tell_changes(changes(self._before, self._run.here()))
+            elif not self._run.tracker.reason:
+                logger.warning(f"{self._run.options.batch_sampler} yields no batch, so that there was no order to see.")
 
     def _is_usable(self, args: Any) -> bool:
         if not isinstance(args, TrainingArguments):

@@ -1,18 +1,16 @@
-"""An order report in words: plain text, and rich tables. Both say the same; only the latter needs rich."""
+"""An order report as text, for a terminal of any width."""
 
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sentence_transformers.base.fingerprint import FEW_ROWS
+from sentence_transformers.order.fingerprint import FEW_ROWS
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType
-
-    from sentence_transformers.base.report import EpochReport, OrderReport
+    from sentence_transformers.order.report import EpochReport, OrderReport
 
 REASONS = {
     "no_room": "no room: too many other rows hold the same values",
@@ -22,8 +20,47 @@ REASONS = {
     "other_dataset_ended": "left when the shortest dataset ended",
     "not_drawn": "in no batch of the sampler",
 }
-"""Why rows sit out."""
-_LABEL = 26  # columns of a terminal that labels get at least; longer ones go on in a second line
+"""Why rows are left out."""
+_GAP = 2  # spaces before a column
+_LABEL = 28  # characters that a label gets at least, before it is wrapped
+
+Line = tuple[str, list[str]]
+
+
+def render(report: OrderReport, width: int | None = None) -> str:
+    """
+    The report as text.
+
+    Args:
+        report (OrderReport): What was found.
+        width (int, optional): Characters of a line; epochs that do not fit go on below. Defaults to as many as needed.
+    """
+    lines = [("", [f"epoch {epoch.epoch}" for epoch in report.epochs]), *_lines(report)]
+    cell = max(len(cell) for _, cells in lines for cell in cells) + _GAP
+    longest = max(len(name) for name, _ in lines)
+    label = longest if width is None else max(min(longest, width - cell * len(report.epochs)), min(_LABEL, longest))
+    blocks = _blocks(len(report.epochs), 0 if width is None else (width - label) // cell)
+    tables = ["\n".join(_rows(lines, first, end, label, cell)) for first, end in blocks]
+    said = [headline(report), *tables, "\n".join(notes(report))]
+    if width is not None:
+        said[0], said[-1] = (
+            "\n".join(textwrap.fill(line, width) for line in one.splitlines()) for one in (said[0], said[-1])
+        )
+    return "\n\n".join(said)
+
+
+def _blocks(epochs: int, most: int) -> Iterator[tuple[int, int]]:
+    """The first epoch of each table, and the one after its last; 0 for all in one."""
+    count = -(-epochs // max(most, 1)) if most != 0 else 1
+    return itertools.pairwise([epochs * block // count for block in range(count + 1)])
+
+
+def _rows(lines: list[Line], first: int, end: int, label: int, cell: int) -> Iterator[str]:
+    for name, cells in lines:
+        indent = " " * (len(name) - len(name.lstrip()) + 2)
+        head, *rest = textwrap.wrap(name, label, subsequent_indent=indent, drop_whitespace=False) or [""]
+        yield f"{head:<{label}}" + "".join(f"{one:>{cell}}" for one in cells[first:end])
+        yield from (line.rstrip() for line in rest)
 
 
 def headline(report: OrderReport) -> str:
@@ -35,27 +72,38 @@ def headline(report: OrderReport) -> str:
     return f"{rows}, {report.batch_sampler}, {processes} rows a step"
 
 
-def grid(report: OrderReport) -> list[tuple[str, list[str]]]:
+def _lines(report: OrderReport) -> list[Line]:
     """A label, and what it is in each epoch; lines that say nothing are left out."""
     epochs = report.epochs
     lines = [
         ("steps", [f"{epoch.steps:,}" for epoch in epochs]),
         ("rows used", [f"{epoch.rows_used:,}" for epoch in epochs]),
         ("rows used more than once", [f"{epoch.rows_repeated:,}" for epoch in epochs]),
-        ("rows sitting out", [f"{sum(epoch.rows_sitting_out.values()):,}" for epoch in epochs]),
+        ("rows left out", [f"{sum(epoch.rows_left_out.values()):,}" for epoch in epochs]),
     ]
     for reason, text in REASONS.items():
-        counts = [epoch.rows_sitting_out.get(reason, 0) for epoch in epochs]
+        counts = [epoch.rows_left_out.get(reason, 0) for epoch in epochs]
         if any(counts):
             lines.append((f"  {text}", [f"{count:,}" for count in counts]))
-    label = "batches with a value twice"
-    lines.append((label, [f"{epoch.batches_with_duplicates:,} of {epoch.batches:,}" for epoch in epochs]))
-    if report.world_size > 1:
-        label = "steps with a value twice, over all processes"
-        lines.append((label, [f"{epoch.steps_with_duplicates:,} of {epoch.steps:,}" for epoch in epochs]))
+    lines += _duplicates(report)
     lines.append(("fingerprint", [epoch.fingerprint for epoch in epochs]))
     if len(epochs) > 1:
         lines.append(("order", [_novelty(epoch) for epoch in epochs]))
+    return lines
+
+
+def _duplicates(report: OrderReport) -> list[Line]:
+    epochs, several = report.epochs, report.world_size > 1
+    lines = [("batches with a value twice", [f"{one.batches_with_duplicates:,} of {one.batches:,}" for one in epochs])]
+    if several:
+        cells = [f"{one.steps_with_duplicates:,} of {one.steps:,}" for one in epochs]
+        lines.append(("steps with a value twice, over all processes", cells))
+    if report.has_negatives:
+        cells = [f"{one.batches_with_false_negatives:,} of {one.batches:,}" for one in epochs]
+        lines.append(("batches with a false negative", cells))
+    if report.has_negatives and several:
+        cells = [f"{one.steps_with_false_negatives:,} of {one.steps:,}" for one in epochs]
+        lines.append(("steps with a false negative, over all processes", cells))
     return lines
 
 
@@ -77,70 +125,9 @@ def notes(report: OrderReport) -> list[str]:
         said.append("An epoch repeats an earlier one's order: does the sampler follow the epoch (`set_epoch`)?")
     if report.epochless:
         said.append(
-            f"{', '.join(report.epochless)} shuffles, but has no `set_epoch`: what a run draws is not foreseeable; "
-            "these are the draws of this once."
+            f"{', '.join(report.epochless)} cannot be told the epoch: what a run draws is not foreseeable; these are "
+            "the draws of this once."
         )
     if any(epoch.uneven_steps for epoch in report.epochs):
         said.append("In some steps a process has no batch: a run would wait there forever.")
     return said
-
-
-def plain(report: OrderReport) -> str:
-    """The report as text."""
-    lines = [("", [f"epoch {epoch.epoch}" for epoch in report.epochs]), *grid(report)]
-    label = max(len(name) for name, _ in lines)
-    width = max(len(cell) for _, cells in lines for cell in cells)
-    table = [f"{name:<{label}}" + "".join(f"  {cell:>{width}}" for cell in cells) for name, cells in lines]
-    return "\n".join([headline(report), "", *table, "", *notes(report)])
-
-
-def tables(report: OrderReport) -> RenderableType:
-    """The report for rich."""
-    from rich.console import Group
-    from rich.text import Text
-
-    said = [Text(f"{note}\n") for note in notes(report)]
-    return Group(Text(headline(report), "bold"), _Epochs(report), *said)
-
-
-@dataclass(frozen=True)
-class _Epochs:
-    """The figures as tables below one another, each of as many epochs as the terminal is wide enough for."""
-
-    report: OrderReport
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        lines = [("", [f"epoch {epoch.epoch}" for epoch in self.report.epochs]), *grid(self.report)]
-        widths = [max(map(len, cells)) for cells in zip(*(cells for _, cells in lines))]
-        label = min(_LABEL, max(len(name) for name, _ in lines))
-        for first, end in _blocks(widths, options.max_width - label - 2):
-            yield _table([(name, cells[first:end]) for name, cells in lines])
-
-
-def _blocks(widths: list[int], room: int) -> Iterator[tuple[int, int]]:
-    """The first of each block of columns that fit into the room, with a gap of 3 before each, and the one after."""
-    most = max(room // (max(widths) + 3), 1)
-    blocks = -(-len(widths) // most)
-    ends = [len(widths) * block // blocks for block in range(blocks + 1)]
-    return itertools.pairwise(ends)
-
-
-def _table(lines: list[tuple[str, list[str]]]) -> RenderableType:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", overflow="fold")
-    for name in lines[0][1]:
-        table.add_column(name, justify="right", no_wrap=True)
-    for name, cells in lines[1:]:
-        style = "dim" if name.startswith(" ") else ""
-        table.add_row(Text(name, style), *(Text(cell, _style(name, cell) or style) for cell in cells))
-    return table
-
-
-def _style(name: str, cell: str) -> str:
-    if name == "fingerprint":
-        return "cyan"
-    return "bold red" if name == "order" and cell != "new" else ""

@@ -23,6 +23,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from accelerate.data_loader import BatchSamplerShard, DataLoaderDispatcher, SkipBatchSampler
@@ -68,9 +69,9 @@ class SamplerPass:
         return digest
 
 
-class TrackedBatchSampler(BatchSampler):
+class TransparentBatchSampler(BatchSampler):
     """
-    A batch sampler that is as the one given, and notes what it yields.
+    Stands in a batch sampler's place, and has its attributes, its length and its batches.
 
     Args:
         sampler: Any iterable of batches.
@@ -78,8 +79,6 @@ class TrackedBatchSampler(BatchSampler):
 
     def __init__(self, sampler: Any) -> None:
         self.tracked = sampler
-        self.current = SamplerPass()
-        self.reason = ""
 
     def __getattr__(self, name: str) -> Any:
         if name == "tracked":  # while it is being copied
@@ -90,7 +89,19 @@ class TrackedBatchSampler(BatchSampler):
         return len(self.tracked)
 
     def __iter__(self) -> Iterator[Any]:
-        batches = iter(self.tracked)
+        return iter(self.tracked)
+
+
+class TrackedBatchSampler(TransparentBatchSampler):
+    """Notes what the sampler yields in the pass that is to be followed."""
+
+    def __init__(self, sampler: Any) -> None:
+        super().__init__(sampler)
+        self.current = SamplerPass()
+        self.reason = ""
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = iter(self.tracked)  # at once, as without: a sampler may draw here
         if self.current.begun or self.reason:
             return batches
         self.current.begun = True
@@ -107,6 +118,38 @@ class TrackedBatchSampler(BatchSampler):
         current.exhausted = True
 
 
+@dataclass(frozen=True)
+class SamplerPlace:
+    """
+    Where the order of a dataloader comes from.
+
+    Args:
+        sampler: The batch sampler that plans.
+        above: The wrapper of accelerate's, or of this library's, that holds it; None if the dataloader does.
+        batches_per_step (int): The number of its batches that all processes take in one step, together.
+        shared (bool): Whether the processes share one plan, rather than having one each.
+    """
+
+    sampler: Any
+    above: Any
+    batches_per_step: int
+    shared: bool
+
+
+def find_sampler(dataloader: Any) -> SamplerPlace:
+    """Look through the wrappers of a dataloader, down to what plans; there is none (None) where rows are streamed."""
+    shared = isinstance(dataloader, DataLoaderDispatcher)
+    batches = dataloader.state.num_processes if shared and not dataloader.split_batches else 1
+    streams = isinstance(getattr(dataloader, "dataset", None), IterableDataset)
+    above, sampler = None, None if streams else getattr(dataloader, "batch_sampler", None)
+    while _is_wrapper(sampler):
+        shared = shared or isinstance(sampler, BatchSamplerShard)
+        if not getattr(sampler, "split_batches", False):
+            batches *= getattr(sampler, "num_processes", 1)
+        above, sampler = sampler, sampler.batch_sampler
+    return SamplerPlace(sampler, above, batches, shared)
+
+
 class OrderTracker:
     """
     The order of a training dataloader. Call :meth:`expect` before each epoch, whose pass is then followed.
@@ -116,50 +159,34 @@ class OrderTracker:
     """
 
     def __init__(self, dataloader: Any) -> None:
+        place = find_sampler(dataloader)
+        self.sampler = getattr(place.sampler, "tracked", place.sampler)
+        """What plans; None if there is nothing that does."""
+        self.batches_per_step, self.shared = place.batches_per_step, place.shared
         self.dispatched = isinstance(dataloader, DataLoaderDispatcher)
-        self.shared = self.dispatched
-        """Whether the processes share one plan, rather than having one each."""
-        self.batches_per_step = 1
-        """The number of the sampler's batches that all processes take in one step, together."""
-        self.sampler: Any = None
         self.reason = ""
         """Why there is nothing to see on this process; empty if there is."""
-        if isinstance(getattr(dataloader, "dataset", None), IterableDataset):
-            self.reason = "its rows are streamed"
-        elif getattr(dataloader, "batch_sampler", None) is None:
-            self.reason = f"{type(dataloader).__name__} has no batch sampler"
-        else:
-            self._follow(dataloader)
-        if self.dispatched and not self.reason and not dataloader.state.is_main_process:
+        self._tracked: TrackedBatchSampler | None = None
+        if self.sampler is None:
+            self.reason = "its rows are streamed, or it has no batch sampler"
+        elif self.dispatched and not dataloader.state.is_main_process:
             self.reason = "the main process reads"
-        self._tracked = None if self.reason else self._plug_in(dataloader)
+        else:
+            self._plug_in(dataloader, place)
 
-    def _follow(self, dataloader: Any) -> None:
-        """Look through the wrappers, down to what plans."""
-        if self.dispatched and not dataloader.split_batches:
-            self.batches_per_step = dataloader.state.num_processes
-        self._above, sampler = None, dataloader.batch_sampler
-        while _is_wrapper(sampler):
-            if isinstance(sampler, BatchSamplerShard):
-                self.shared = True
-            if not getattr(sampler, "split_batches", False):
-                self.batches_per_step *= getattr(sampler, "num_processes", 1)
-            self._above, sampler = sampler, sampler.batch_sampler
-        self.sampler = getattr(sampler, "tracked", sampler)
-        self._found = sampler
-
-    def _plug_in(self, dataloader: Any) -> TrackedBatchSampler | None:
-        if isinstance(self._found, TrackedBatchSampler):  # a loader that a trainer keeps from one `train()` to the next
-            return self._found
-        tracked = TrackedBatchSampler(self._found)
-        if self._above is not None:
-            self._above.batch_sampler = tracked
+    def _plug_in(self, dataloader: Any, place: SamplerPlace) -> None:
+        if isinstance(place.sampler, TrackedBatchSampler):  # of a loader that is kept from one `train()` to the next
+            self._tracked = place.sampler
+            return
+        tracked = TrackedBatchSampler(place.sampler)
+        if place.above is not None:
+            place.above.batch_sampler = tracked
         elif type(getattr(dataloader, "base_dataloader", None)) is DataLoader:
             dataloader.base_dataloader = _with_sampler(dataloader.base_dataloader, tracked)
         else:
-            self.reason = f"{type(dataloader).__name__} is not one of accelerate's, or is a stateful one"
-            return None
-        return tracked
+            self.reason = f"{type(dataloader).__name__} is not prepared by accelerate, or stateful"
+            return
+        self._tracked = tracked
 
     def expect(self) -> None:
         """The next pass over the sampler is the one to follow."""

@@ -1,135 +1,109 @@
-"""What is said of a run that goes on: from the identity that a checkpoint keeps, and that of the run."""
+"""What is said of a run that goes on: from the manifest that a checkpoint keeps, and that of the run."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from sentence_transformers.base.continuation import changes, meaning
-from sentence_transformers.base.identity import (
-    DamagedIdentity,
-    DataIdentity,
-    OrderIdentity,
-    read_identity,
-    write_identity,
-)
+from sentence_transformers.order.compare import changes
+from sentence_transformers.order.manifest import DamagedManifest, DatasetInfo, OrderManifest
 
-DATA = (DataIdentity("train", 130, "digest"),)
-# 130 rows on 2 × 8, in epoch 1 after 4 steps; the last 2 rows of an epoch are no step of both
-BEFORE = OrderIdentity(42, 1, 4, 8, 16, 2, "Default()", DATA, rows=64, taken="x", orders=("o",), accumulation=1)
+DATA = (DatasetInfo("the dataset", 130, "hash"),)
+# 130 rows on 2 × 8, in epoch 1 after 4 of 8 batches; the last 2 rows of an epoch are no step of both
+BEFORE = OrderManifest(42, "Default", 16, 2, 1, 8, 3.0, 24, DATA, step=12, epoch=1.5, rows=64, digest="x")
 
 LAYOUTS: dict[str, dict[str, Any]] = {
-    "1 x 16": {"processes": 1, "steps": 9},
-    "1 x 8, twice": {"processes": 1, "batch_size": 8, "step": 8, "steps": 17, "accumulation": 2},
-    "1 x 4, four times": {"processes": 1, "batch_size": 4, "step": 16, "steps": 33, "accumulation": 4},
+    "1 x 16": {"processes": 1, "batches_per_epoch": 9},
+    "1 x 8, twice": {"processes": 1, "batch_size": 8, "accumulation": 2, "batches_per_epoch": 17},
 }
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_same_rows_in_each_optimizer_step_are_a_continuation(layout: str) -> None:
-    """On however many processes, in however many batches; to and fro, whether the rows are seen or not."""
+    """On however many processes, in however many batches, if the place is the same."""
     now = replace(BEFORE, **LAYOUTS[layout])
-    unseen = [replace(one, rows=0, taken=None) for one in (BEFORE, now)]
-    for one, other in ((BEFORE, now), (now, BEFORE), unseen, unseen[::-1]):
-        assert changes(one, other) == []
+    assert changes(BEFORE, now) == changes(now, BEFORE) == changes(BEFORE, BEFORE) == []
 
 
-def test_a_last_step_that_is_not_shared_is_no_place() -> None:
-    """Stopped on one process before the last two rows, two processes go on in the next epoch."""
-    before = replace(BEFORE, processes=1, steps=9, step=8, rows=128)
-    assert changes(before, replace(BEFORE, epoch=2, step=0, rows=0, taken="")) == []
-    assert changes(before, replace(BEFORE, epoch=1, step=0, rows=0)) == [
-        "place: after 128 rows of epoch 1, now after 0"
-    ]
+def test_the_end_of_an_epoch_is_the_beginning_of_the_next() -> None:
+    """Nothing is taken of it."""
+    before = replace(BEFORE, step=16, epoch=2.0, rows=0, digest=None)
+    assert changes(before, replace(before, rows=0)) == []
+    assert changes(before, replace(before, epoch=1.5, rows=64))[0].startswith("place: after 0 rows of epoch 2, now")
 
 
-REPORTED = {
-    "more accumulated": (
+OTHER = "the rest of epoch 1 is drawn from another order, where some rows come twice and others not at all"
+REPORTED: dict[str, tuple[dict[str, Any], str]] = {
+    "seed": ({"seed": 1, "digest": "y"}, f"seed: 42, now 1: {OTHER}"),
+    "seed of no account": ({"seed": 1}, "seed: 42, now 1: the 64 rows taken of epoch 1 are the same in both orders"),
+    "sampler": ({"batch_sampler": "Own", "digest": None}, f"batch_sampler: Default, now Own: {OTHER}"),
+    "accumulation": (
         {"accumulation": 2},
-        "rows in an optimizer step: 16 (batches of 16, 1 accumulated), now 32 (batches of 16, 2 accumulated)",
+        "rows in an optimizer step: 16, now 32 (2 batches of 16): an epoch has 4 steps, not 8",
     ),
-    "a last step dropped": ({"steps": 7}, "steps in an epoch: 8, now 7"),
-    "many steps less": ({"processes": 1, "steps": 5}, "optimizer steps in an epoch: 8, now 5"),
-    "another batch": ({"batch_size": 8}, "batch size over all processes: 16, now 8"),
+    "steps": ({"batches_per_epoch": 5, "digest": "y"}, f"steps in an epoch: 8, now 5: {OTHER}"),
+    "rows": (
+        {"datasets": (DatasetInfo("the dataset", 131, "hash"),), "digest": "y"},
+        f"rows of the dataset: 130, now 131: {OTHER}",
+    ),
+    "values": (
+        {"datasets": (DatasetInfo("the dataset", 130, "other"),)},
+        "values of the dataset: hash hash, now other: the rows of these numbers hold other values, or are other rows",
+    ),
+    "names": ({"datasets": (), "digest": None}, f"datasets: the dataset, now a stream: {OTHER}"),
+    "order": (
+        {"digest": "y"},
+        "order: the first 64 rows of epoch 1 are other ones now, though data, seed and sampler are the same (the epoch "
+        "does not reach the sampler, or it draws by something else): of the rest, some rows come twice and others not "
+        "at all",
+    ),
+    "skipped": (
+        {"epoch": 1.75, "rows": 96},
+        "place: after 64 rows of epoch 1, now after 96 rows of epoch 1: the rows between are left out",
+    ),
+    "back": (
+        {"epoch": 0.5},
+        "place: after 64 rows of epoch 1, now after 64 rows of epoch 0: the rows between come twice",
+    ),
+    "epochs": (
+        {"num_train_epochs": 1.0, "max_steps": 8},
+        "num_train_epochs: 3, now 1: no step is left to train, since 12 of 8 are done",
+    ),
+    "steps in all": ({"max_steps": 12}, "max_steps: 24, now 12: no step is left to train, since 12 of 12 are done"),
 }
 
 
 @pytest.mark.parametrize("change", REPORTED)
-def test_other_rows_in_a_step_are_reported(change: str) -> None:
-    """However the batches are laid out."""
+def test_each_change_is_one_line(change: str) -> None:
+    """The old value, the new one, and what follows."""
     fields, line = REPORTED[change]
     assert changes(BEFORE, replace(BEFORE, **fields))[0] == line
+    assert len(changes(BEFORE, replace(BEFORE, **fields))) == 1
 
 
-def test_arguments_that_made_no_difference_to_the_rows_are_not_reported() -> None:
-    """If rows were taken, and are the same; the class and the batch size may make a difference later."""
-    before = replace(BEFORE, sampler="Own(Child(batch_size=8), batch_size=8, folder='/a (1)', show=True)")
-    same = before.sampler.replace("/a (1)", "/tmp/b(2)").replace("show=True", "show=False")
-    assert changes(before, replace(before, sampler=same)) == []
-    assert len(changes(replace(before, step=0, rows=0), replace(before, step=0, rows=0, sampler=same))) == 1
-    for other in (before.sampler.replace("Child", "Other"), before.sampler.replace("size=8,", "size=4,")):
-        assert changes(before, replace(before, sampler=other)) == [f"sampler: {before.sampler}, now {other}"]
-    unseen = replace(BEFORE, taken=None, sampler="NoDuplicates(batch_size=8, precompute_hashes=False)")
-    assert changes(unseen, replace(unseen, sampler="NoDuplicates(batch_size=8, precompute_hashes=True)")) == []
+def test_a_manifest_survives_json() -> None:
+    """Whatever is not known is None."""
+    for manifest in (BEFORE, replace(BEFORE, digest=None, datasets=(), epochs=("", "z"))):
+        assert OrderManifest.from_dict(json.loads(json.dumps(manifest.to_dict()))) == manifest
 
 
-OTHER_DATA = (DataIdentity("train", 130, "another"),)
-MEANINGS: dict[str, tuple[OrderIdentity, dict[str, Any], str]] = {
-    "a value": (BEFORE, {"datasets": OTHER_DATA}, "the same row numbers now as then, but these rows may hold other"),
-    "another order": (BEFORE, {"taken": "y"}, "some of its rows are seen twice"),
-    "unseen": (replace(BEFORE, taken=None), {"datasets": OTHER_DATA}, "some of its rows may be seen twice"),
-    "moved": (BEFORE, {"step": 5, "rows": 80}, "goes on at row 80 of epoch 1, so that the rows between are left out"),
-    "moved and drawn anew": (BEFORE, {"step": 5, "rows": 80, "seed": 1}, "epoch 1, in what may be another order"),
-    "between epochs": (replace(BEFORE, step=0, rows=0), {"seed": 1}, "No epoch was under way. Those to come may not"),
-    "from between epochs": (replace(BEFORE, step=0, rows=0), {"epoch": 2}, "No epoch was under way. The run goes on"),
+WHOLE = BEFORE.to_dict()
+DAMAGES: dict[str, Any] = {
+    "no dict": [1],
+    "true for a number": {**WHOLE, "step": True},
+    "a number for a hash": {**WHOLE, "datasets": [{"name": "train", "rows": 130, "hash": 7}]},
+    "a number for a digest": {**WHOLE, "epochs": [7]},
+    "a dataset without rows": {**WHOLE, "datasets": [{"name": "train", "hash": None}]},
+    "a field that is missing": {name: value for name, value in WHOLE.items() if name != "seed"},
 }
 
 
-@pytest.mark.parametrize("change", MEANINGS)
-def test_no_more_is_said_than_is_known(change: str) -> None:
-    """What is seen is said, and what may be is said to be so."""
-    before, fields, expected = MEANINGS[change]
-    said = meaning(before, replace(before, **fields))
-    assert expected in said
-    assert ("are seen twice" in said) == (change == "another order")
-
-
-def damaged() -> dict[str, str]:
-    """What may have become of a file, or what another program may have written in its place."""
-    whole = {"version": 1, **asdict(BEFORE)}
-    data = {"name": "train", "rows": 130, "digest": 7}
-    return {
-        "brackets": "[" * 200_000,
-        "brackets within": '{"version": ' + "[" * 200_000,
-        "true for a version": json.dumps({**whole, "version": True}),
-        "true for a number": json.dumps({**whole, "step": True}),
-        "a number for a digest": json.dumps({**whole, "datasets": [data]}),
-        "a number for an order": json.dumps({**whole, "orders": [7]}),
-        "a dataset without rows": json.dumps({**whole, "datasets": [{"name": "train", "digest": None}]}),
-        "a text for accumulation": json.dumps({**whole, "accumulation": "2"}),
-    }
-
-
-@pytest.mark.parametrize("damage", damaged())
-def test_damage_is_told_in_few_words(damage: str, tmp_path: Path) -> None:
-    """Whatever the file holds, it is an error that names the file, and no other."""
-    (tmp_path / "order.json").write_text(damaged()[damage])
-    with pytest.raises(DamagedIdentity, match=r"order\.json") as error:
-        read_identity(tmp_path)
-    assert len(str(error.value)) < len(str(tmp_path)) + 200
-
-
-def test_what_is_written_is_read(tmp_path: Path) -> None:
-    """As it was; also by a file of before, which does not say how many batches were accumulated."""
-    write_identity(tmp_path, BEFORE)
-    assert read_identity(tmp_path) == BEFORE
-    said = json.loads((tmp_path / "order.json").read_text())
-    del said["accumulation"]
-    (tmp_path / "order.json").write_text(json.dumps(said))
-    before = read_identity(tmp_path)
-    assert before == replace(BEFORE, accumulation=None)
-    assert changes(before, BEFORE) == changes(before, replace(BEFORE, accumulation=2)) == []
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_told_in_few_words(damage: str) -> None:
+    """Whatever there is in its place, it is this error and no other."""
+    with pytest.raises(DamagedManifest) as error:
+        OrderManifest.from_dict(DAMAGES[damage])
+    assert len(str(error.value)) < 100
