@@ -107,7 +107,7 @@ class OrderCallback(TrainerCallback, ExportableState):
         self.epochs = list(self._before.epochs) if self._before is not None else []
         self._compared = self._repeat_told = self._stepped = False
         self._agreed = run.tracker.shared and PartialState().num_processes > 1
-        if run.tracker.reason and not run.tracker.dispatched:
+        if run.tracker.reason and state.is_world_process_zero:
             logger.warning(f"OrderCallback sees no order of rows: {run.tracker.reason}. Training goes on.")
         self._run = run
         self._agree(run.facts())
@@ -158,7 +158,9 @@ class OrderCallback(TrainerCallback, ExportableState):
             if self._before is not None:
                 self._tell_changes(changes(self._before, self._run.here()))
             elif not self._run.tracker.reason:
-                logger.warning(f"{self._run.options.batch_sampler} yields no batch, so that there was no order to see.")
+                logger.warning(
+                    f"{self._run.options.batch_sampler} yields no batch, so that there was no order to see."
+                )
 
     def _is_usable(self, args: Any) -> bool:
         if not isinstance(args, TrainingArguments):
@@ -239,7 +241,7 @@ def _ways(dataset: Any) -> str:
         if isinstance(part, Dataset) and part.format["type"] == "custom":
             transform = part.format["format_kwargs"].get("transform")
             return (
-                f"The data has a transform, {getattr(transform, '__qualname__', transform)}: where it draws at random, "
-                "a sampler that compares values has another order on each process."
+                f"The data has a transform, {getattr(transform, '__qualname__', transform)}: where it draws at "
+                "random, a sampler that compares values has another order on each process."
             )
     return "Load and shuffle the data in the same way on every process, with the same seed and arguments."

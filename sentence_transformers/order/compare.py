@@ -83,9 +83,7 @@ def _changes_of_place(before: OrderManifest, now: OrderManifest) -> list[str]:
     if old != new:
         skipped = "are left out" if new > old else "come twice"
         between = f"the rows between {skipped}" if before.seed == now.seed else "in another order"
-        return [
-            f"place: after {old[1]} rows of epoch {old[0]}, now after {new[1]} rows of epoch {new[0]}: {between}"
-        ]
+        return [f"place: after {old[1]} rows of epoch {old[0]}, now after {new[1]} rows of epoch {new[0]}: {between}"]
     options = before.seed, before.batch_sampler, before.datasets
     if _begins_otherwise(before, now) and options == (now.seed, now.batch_sampler, now.datasets):
         return [

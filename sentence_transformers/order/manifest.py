@@ -154,7 +154,9 @@ def _datasets(dataset: Any, hash_rows: int | None) -> tuple[DatasetInfo, ...]:
     parts = dataset.datasets if isinstance(dataset, ConcatDataset) else [dataset]
     names = ["the dataset"] if len(parts) == 1 else [f"dataset {number}" for number in range(len(parts))]
     return tuple(
-        DatasetInfo(name, len(part), _hash(name, part, hash_rows)) for name, part in zip(names, parts) if has_length(part)
+        DatasetInfo(name, len(part), _hash(name, part, hash_rows))
+        for name, part in zip(names, parts)
+        if has_length(part)
     )
 
 

@@ -29,9 +29,7 @@ class OrderProgress:
         hash_rows (int, optional): The number of rows of each dataset whose values count; None for all.
     """
 
-    def __init__(
-        self, dataloader: Any, args: TrainingArguments, state: TrainerState, hash_rows: int | None
-    ) -> None:
+    def __init__(self, dataloader: Any, args: TrainingArguments, state: TrainerState, hash_rows: int | None) -> None:
         self.dataloader, self._state = dataloader, state
         self.tracker = OrderTracker(dataloader)
         self.options = manifest_of(dataloader, self.tracker, args, state, hash_rows)
@@ -87,7 +85,6 @@ class OrderProgress:
         now = replace(options, step=self._state.global_step - 1, epoch=epoch)
         if self.tracker.current is None:
             return now
-        first = self.tracker.current.first_rows(rows)  # before others are taken
+        digest = self.tracker.current.first_rows(rows)  # before others are taken
         taken = self.tracker.take(start)
-        digest = first.hexdigest() if first.rows == rows else None
         return replace(now, rows=0 if taken is None else taken.rows, digest=digest)

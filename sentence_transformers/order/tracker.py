@@ -59,14 +59,14 @@ class SamplerPass:
             self._batches += 1
         return self._digest.copy()
 
-    def first_rows(self, rows: int) -> OrderDigest:
-        """The digest of the first rows that were read, as far as they are not taken yet."""
-        digest = OrderDigest()
+    def first_rows(self, rows: int) -> str | None:
+        """The digest of so many rows, the first ones; None if fewer were read, or more are taken."""
+        digest = self._digest.copy()
         for packed in self._read:
-            digest.update_packed(packed[: (rows - digest.rows) * 8])
             if digest.rows >= rows:
                 break
-        return digest
+            digest.update_packed(packed[: (rows - digest.rows) * 8])
+        return digest.hexdigest() if digest.rows == rows else None
 
 
 class TransparentBatchSampler(BatchSampler):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import pytest
 from order_runs import LAUNCHES, Outcome, attempt, run_of
@@ -33,12 +32,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model: str) -> Callable[[str
 
 @pytest.fixture(scope="session")
 def stopped(tmp_path_factory: pytest.TempPathFactory, model: str) -> Callable[[str], Run]:
-    """The run that goes on from one stopped after step 8, in epoch 1; made once for each launch mode."""
+    """The run that goes on from one stopped in the middle of epoch 1; made once for each launch mode."""
 
     @cache
     def make(launch: str) -> Run:
         world_size, changes = LAUNCHES[launch]
-        run = replace(run_of(tmp_path_factory.mktemp("stopped"), model, stop_after=8), **changes)
+        steps = 3 if launch == "accumulation" else 8
+        run = replace(run_of(tmp_path_factory.mktemp("stopped"), model, stop_after=steps), **changes)
         outcomes: list[Outcome] = run_ranks(world_size, attempt, run)
         assert all(outcome.quiet for outcome in outcomes), outcomes
         return continued(run)

@@ -159,7 +159,7 @@ def test_an_option_that_does_not_exist_is_refused(options: dict[str, Any]) -> No
 
 def test_given_twice_it_says_so_and_logs_once(tmp_path: Path, model: str) -> None:
     """The checkpoint's manifest is there, and a resume from it is quiet."""
-    run = run_of(tmp_path, model, stop_after=8)
+    run = run_of(tmp_path, model, batch_size=16, stop_after=8)
     outcome = alone(run, OrderCallback)
     assert outcome.error == "" and len(outcome.fingerprints) == 1
     assert [message for message in outcome.messages if "given twice" in message] == outcome.messages != []
@@ -373,7 +373,9 @@ def with_names(names: list[str], rows: dict[str, list[Any]]) -> dict[str, list[A
 
 def test_a_transform_with_draws_of_its_own_is_named(tmp_path: Path, model: str) -> None:
     """The data is the same; the order of a sampler that compares values is not."""
-    first, second = run_ranks(2, attempt, run_of(tmp_path, model, trainer=transformed, sampler="no_duplicates", epochs=1))
+    first, second = run_ranks(
+        2, attempt, run_of(tmp_path, model, trainer=transformed, sampler="no_duplicates", epochs=1)
+    )
     assert (first.error, second.error, second.messages) == ("", "", [])
     assert len(first.messages) == 1 and "The data has a transform, " in first.messages[0]
     assert "with_names" in first.messages[0]

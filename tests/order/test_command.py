@@ -60,9 +60,7 @@ def test_a_table_of_many_epochs_fits_the_terminal_whole(width: int) -> None:
         assert [int(name) for name in head.split()[1::2]] == [int(cell, 16) for cell in line.split()[1:]]
     assert [cell for line in fingerprints for cell in line.split()[1:]] == [f"{number:06x}" for number in range(8)]
     said = " ".join(" ".join(lines).split())
-    assert all(
-        label in said for label in ("rows used more than once", "batches with a value twice", "rows left out")
-    )
+    assert all(label in said for label in ("rows used more than once", "batches with a value twice", "rows left out"))
 
 
 @pytest.mark.parametrize(("rows", "asked"), [(1, False), (12, False), (13, True)])

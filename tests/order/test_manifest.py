@@ -56,9 +56,9 @@ REPORTED: dict[str, tuple[dict[str, Any], str]] = {
     "names": ({"datasets": (), "digest": None}, f"datasets: the dataset, now a stream: {OTHER}"),
     "order": (
         {"digest": "y"},
-        "order: the first 64 rows of epoch 1 are other ones now, though data, seed and sampler are the same (the epoch "
-        "does not reach the sampler, or it draws by something else): of the rest, some rows come twice and others not "
-        "at all",
+        "order: the first 64 rows of epoch 1 are other ones now, though data, seed and sampler are the same (the "
+        "epoch does not reach the sampler, or it draws by something else): of the rest, some rows come twice and "
+        "others not at all",
     ),
     "skipped": (
         {"epoch": 1.75, "rows": 96},
