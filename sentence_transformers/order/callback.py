@@ -195,7 +195,7 @@ class OrderCallback(TrainerCallback, ExportableState):
         lines = disagreements([{name: said for name, said in one.items() if name != _FOUND} for one in records])
         if lines:
             self._agreed = False
-            self._tell("The processes do not share one order:", lines, _ways(self._run.dataloader.dataset))
+            self._tell("The processes do not share one order:", lines, _ways(self._run.tracker.dataset))
         return records
 
     def _compare(self, run: OrderProgress) -> None:
@@ -211,7 +211,8 @@ class OrderCallback(TrainerCallback, ExportableState):
     def _tell_of_repeat(self, sampler: Any, epoch: int, rows: int) -> None:
         """Once, and of samplers that are to shuffle: one that yields rows as they are stored does not."""
         digest = self.epochs[epoch]
-        shuffles = hasattr(sampler, "set_epoch") or isinstance(getattr(sampler, "sampler", None), RandomSampler)
+        inner = getattr(sampler, "__dict__", {}).get("sampler")
+        shuffles = hasattr(type(sampler), "set_epoch") or isinstance(inner, RandomSampler)
         if self.epochs.index(digest) == epoch or self._repeat_told or not shuffles:
             return
         if digest == order_digest([np.arange(rows)]):

@@ -24,12 +24,10 @@ def changes(before: OrderManifest, now: OrderManifest) -> list[str]:
         now (OrderManifest): Of the run that goes on, at the place where it does, with the digest of as many rows as
             were taken before.
     """
-    return [
-        *_changes_of_data(before, now),
-        *_changes_of_options(before, now),
-        *_changes_of_place(before, now),
-        *_nothing_left(now, before),
-    ]
+    found = [*_changes_of_data(before, now), *_changes_of_options(before, now)]
+    if now.step >= now.max_steps:
+        return [*found, _nothing_left(before, now)]
+    return found + (_change_of_place(before, now) or ([] if found else _change_of_rows(before, now)))
 
 
 def _changes_of_data(before: OrderManifest, now: OrderManifest) -> list[str]:
@@ -75,25 +73,25 @@ def _steps(one: OrderManifest) -> int:
     return math.ceil(one.batches_per_epoch / one.accumulation)
 
 
-def _changes_of_place(before: OrderManifest, now: OrderManifest) -> list[str]:
+def _change_of_place(before: OrderManifest, now: OrderManifest) -> list[str]:
     """Where the run goes on; of a stream, whose passes have no known end, that cannot be told."""
-    if not before.datasets or not now.datasets or now.step >= now.max_steps:
-        return []
     old, new = _place(before), _place(now)
-    if old != new:
-        skipped = "are left out" if new > old else "come twice"
-        between = f"the rows between {skipped}" if before.seed == now.seed else "in another order"
-        return [f"place: after {old[1]} rows of epoch {old[0]}, now after {new[1]} rows of epoch {new[0]}: {between}"]
-    options = before.seed, before.batch_sampler, before.datasets
-    if _begins_otherwise(before, now) and options == (now.seed, now.batch_sampler, now.datasets):
-        return [
-            f"order: the first {before.rows} rows of epoch {old[0]} are other ones now, though data, seed and sampler "
-            f"are the same (the epoch does not reach the sampler, or it draws by something else): {_REST}"
-        ]
-    return []
+    if not before.datasets or not now.datasets or old == new:
+        return []
+    between = "are left out" if new > old else "come twice"
+    follows = f"the rows between {between}" if before.seed == now.seed else "in another order"
+    return [f"place: after {old[1]} rows of epoch {old[0]}, now after {new[1]} rows of epoch {new[0]}: {follows}"]
 
 
-_REST = "of the rest, some rows come twice and others not at all"
+def _change_of_rows(before: OrderManifest, now: OrderManifest) -> list[str]:
+    seen = before.digest is not None and now.digest is not None and before.rows == now.rows
+    if not seen or before.digest == now.digest:
+        return []
+    return [
+        f"order: the first {before.rows} rows of epoch {int(before.epoch)} are other ones now, though data, seed and "
+        "sampler are the same (the epoch does not reach the sampler, or it draws by something else): of the rest, "
+        "some rows come twice and others not at all"
+    ]
 
 
 def _place(one: OrderManifest) -> tuple[int, int]:
@@ -102,11 +100,6 @@ def _place(one: OrderManifest) -> tuple[int, int]:
     if one.digest is not None:
         return epoch, one.rows
     return epoch, round((one.epoch - epoch) * one.batches_per_epoch) * one.batch_size
-
-
-def _begins_otherwise(before: OrderManifest, now: OrderManifest) -> bool:
-    seen = before.digest is not None and now.digest is not None and before.rows == now.rows
-    return seen and before.digest != now.digest
 
 
 def _other_order(before: OrderManifest, now: OrderManifest) -> str:
@@ -119,10 +112,8 @@ def _other_order(before: OrderManifest, now: OrderManifest) -> str:
     return f"the rest of epoch {epoch} is drawn from another order, where some rows come twice and others not at all"
 
 
-def _nothing_left(now: OrderManifest, before: OrderManifest) -> list[str]:
-    if now.step < now.max_steps:
-        return []
+def _nothing_left(before: OrderManifest, now: OrderManifest) -> str:
     left = f"no step is left to train, since {now.step} of {now.max_steps} are done"
     if before.num_train_epochs != now.num_train_epochs:
-        return [f"num_train_epochs: {before.num_train_epochs:g}, now {now.num_train_epochs:g}: {left}"]
-    return [f"max_steps: {before.max_steps}, now {now.max_steps}: {left}"]
+        return f"num_train_epochs: {before.num_train_epochs:g}, now {now.num_train_epochs:g}: {left}"
+    return f"max_steps: {before.max_steps}, now {now.max_steps}: {left}"

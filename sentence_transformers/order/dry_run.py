@@ -18,13 +18,14 @@ import copy
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate.data_loader import BatchSamplerShard, DataLoaderDispatcher, prepare_data_loader
-from accelerate.state import PartialState
+from accelerate.state import AcceleratorState, PartialState, is_initialized
 from datasets import Dataset, DatasetDict
 from sentence_transformers.base.data_collator import DEFAULT_LABEL_COLUMNS
 from sentence_transformers.base.trainer import BaseTrainer
@@ -35,6 +36,8 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from sentence_transformers.order.fingerprint import OrderDigest, pack_rows
 from sentence_transformers.order.tracker import TransparentBatchSampler, find_sampler
+
+_IS_FORK = "_inner_training_loop" in vars(BaseTrainer)  # tells the epoch, and dispatches, by ways of its own
 
 Batch = list[int]
 Step = list[Batch]
@@ -80,7 +83,13 @@ class DryRun:
             torch.manual_seed(args.seed)
             data = DatasetDict(self.datasets) if several else dataset
             self.loader: Any = _loader(data, self.args, world, loss, trainer_class)
+            self._drops_last = (
+                self.args.dataloader_drop_last if _IS_FORK else getattr(self.loader, "_drop_last", False)
+            )
             self._steps = len(self.loader)
+            if _IS_FORK and isinstance(self.loader, DataLoaderDispatcher) and self._drops_last:
+                at_once = 1 if self.loader.split_batches else self.world_size
+                self._steps = len(self.loader.base_dataloader) // at_once
         self._drawn = _Drawn(self.loader, self.rows)
         if not self._steps:
             raise ValueError(
@@ -142,11 +151,11 @@ class DryRun:
         batches = iter(self._drawn.over(self.loader.batch_sampler))
         first: Batch = []
         while read := list(itertools.islice(batches, at_once)):
-            if len(read) < at_once and self.loader._drop_last:
+            if len(read) < at_once and self._drops_last:
                 return
             rows = [row for batch in read for row in batch]
             first = first or rows
-            if len(rows) % self.world_size and not self.loader._drop_last:
+            if len(rows) % self.world_size and not self._drops_last:
                 rows += first[: self.world_size]
             size = len(rows) // self.world_size
             yield [rows[rank * size : (rank + 1) * size] for rank in range(self.world_size)]
@@ -206,7 +215,7 @@ class _World:
         self.device = torch.device("cpu")
         self.split_batches, self.dispatch_batches = config.split_batches, config.dispatch_batches
         self.even_batches, self.use_seedable_sampler = config.even_batches, config.use_seedable_sampler
-        self.data_seed = args.data_seed
+        self.dataloader_config = SimpleNamespace(data_seed=args.data_seed)
 
     def prepare(self, dataloader: DataLoader[Any]) -> DataLoader[Any]:
         """``Accelerator.prepare``, for a dataloader alone."""
@@ -220,7 +229,7 @@ class _World:
             dispatch_batches=self.dispatch_batches,
             even_batches=self.even_batches,
             use_seedable_sampler=self.use_seedable_sampler,
-            data_seed=self.data_seed,
+            data_seed=self.dataloader_config.data_seed,
         )
         if isinstance(prepared, DataLoaderDispatcher):
             prepared.state = self  # in place of the world that is started
@@ -242,19 +251,23 @@ class _Rows:
 @contextmanager
 def _in_a_world_of(num_processes: int) -> Iterator[None]:
     """Samplers that ask accelerate for the number of processes are told this one."""
-    state = PartialState()
+    state, was_initialized = PartialState(), is_initialized()
+    if not was_initialized:
+        AcceleratorState()
     before, state.num_processes = state.num_processes, num_processes
     try:
         yield
     finally:
         state.num_processes = before
+        if not was_initialized:
+            AcceleratorState._reset_state()
 
 
 def _tell_epoch(loader: Any, epoch: int) -> None:
     """Tell the epoch as the installed trainer does: transformers one wrapper deep, the fork down to what plans."""
     loader.set_epoch(epoch)
     takers = [getattr(loader.batch_sampler, "batch_sampler", None)]
-    if "_inner_training_loop" in vars(BaseTrainer):
+    if _IS_FORK:
         takers = [find_sampler(loader).sampler]
     for taker in takers:
         if hasattr(taker, "set_epoch"):

@@ -132,7 +132,7 @@ def manifest_of(
         state (TrainerState): The trainer's.
         hash_rows (int, optional): The number of rows of each dataset whose values count; None for all.
     """
-    size = getattr(tracker.sampler, "batch_size", None)
+    size = getattr(tracker.sampler, "__dict__", {}).get("batch_size")
     if isinstance(size, int):
         size *= tracker.batches_per_step
     else:
@@ -146,7 +146,7 @@ def manifest_of(
         batches_per_epoch=len(dataloader) if has_length(dataloader) else 0,
         num_train_epochs=args.num_train_epochs,
         max_steps=state.max_steps,
-        datasets=() if tracker.sampler is None else _datasets(dataloader.dataset, hash_rows),
+        datasets=() if tracker.sampler is None else _datasets(tracker.dataset, hash_rows),
     )
 
 

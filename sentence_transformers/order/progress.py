@@ -30,7 +30,7 @@ class OrderProgress:
     """
 
     def __init__(self, dataloader: Any, args: TrainingArguments, state: TrainerState, hash_rows: int | None) -> None:
-        self.dataloader, self._state = dataloader, state
+        self._state = state
         self.tracker = OrderTracker(dataloader)
         self.options = manifest_of(dataloader, self.tracker, args, state, hash_rows)
 

@@ -250,7 +250,7 @@ def _not_drawn(sampler: Any, rows: int) -> dict[str, int]:
     """Why a sampler puts rows into no batch."""
     children = getattr(sampler, "batch_samplers", [sampler])
     # Planned samplers say how many rows they have no room for
-    no_room = min(sum(getattr(child, "rows_without_room", 0) for child in children), rows)
+    no_room = min(sum(getattr(child, "rows_skipped", 0) for child in children), rows)
     rest = rows - no_room
     if isinstance(sampler, RoundRobinBatchSampler) and rest:
         return {"no_room": no_room, "other_dataset_ended": rest}
@@ -268,7 +268,7 @@ def _epochless(sampler: Any) -> list[str]:
 
 def _frequent(datasets: list[Dataset], values: ValueTable) -> list[FrequentValue]:
     rows: ConcatDataset[Any] = ConcatDataset(datasets)
-    most = np.argsort(-values.rows_of, kind="stable")[:FREQUENT]
+    most = np.lexsort((values.cells, -values.rows_of))[:FREQUENT]  # of equally many, the first in the data
     return [FrequentValue(_shown(rows, values, int(number)), int(values.rows_of[number])) for number in most]
 
 

@@ -57,9 +57,9 @@ def value_table(datasets: list[Dataset], excluded: set[str]) -> ValueTable:
         datasets: The datasets of a run.
         excluded: Names of columns whose values do not count.
     """
-    from sentence_transformers.planned.value_hashes import hash_values
+    from sentence_transformers.planned.value_hashes import columns_of, hash_values
 
-    parts = [hash_values(dataset, excluded) for dataset in datasets]
+    parts = [hash_values(dataset, columns_of(dataset, excluded)) for dataset in datasets if len(dataset)]
     hashes = np.zeros((sum(map(len, parts)), max(part.shape[1] for part in parts)), dtype=np.uint64)
     low = 0
     for part in parts:

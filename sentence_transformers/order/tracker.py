@@ -73,12 +73,18 @@ class TransparentBatchSampler(BatchSampler):
     """
     Stands in a batch sampler's place, and has its attributes, its length and its batches.
 
+    What leads to something that takes the epoch is held as well, so that it is found among the object's own.
+
     Args:
         sampler: Any iterable of batches.
     """
 
     def __init__(self, sampler: Any) -> None:
         self.tracked = sampler
+        if hasattr(type(sampler), "set_epoch"):
+            self.set_epoch = sampler.set_epoch
+        held = {"set_epoch", "sampler", "batch_sampler", "batch_samplers"} & getattr(sampler, "__dict__", {}).keys()
+        vars(self).update({name: vars(sampler)[name] for name in held})
 
     def __getattr__(self, name: str) -> Any:
         if name == "tracked":  # while it is being copied
@@ -124,30 +130,38 @@ class SamplerPlace:
     Where the order of a dataloader comes from.
 
     Args:
-        sampler: The batch sampler that plans.
-        above: The wrapper of accelerate's, or of this library's, that holds it; None if the dataloader does.
+        sampler: The batch sampler that plans; None where rows are streamed.
+        above: The wrapper of accelerate's, or of this library's, that holds it; None if the loader does.
+        loader: The dataloader that reads by it.
         batches_per_step (int): The number of its batches that all processes take in one step, together.
         shared (bool): Whether the processes share one plan, rather than having one each.
+        dispatched (bool): Whether the main process alone reads.
     """
 
     sampler: Any
     above: Any
+    loader: Any
     batches_per_step: int
     shared: bool
+    dispatched: bool
 
 
 def find_sampler(dataloader: Any) -> SamplerPlace:
-    """Look through the wrappers of a dataloader, down to what plans; there is none (None) where rows are streamed."""
-    shared = isinstance(dataloader, DataLoaderDispatcher)
-    batches = dataloader.state.num_processes if shared and not dataloader.split_batches else 1
-    streams = isinstance(getattr(dataloader, "dataset", None), IterableDataset)
-    above, sampler = None, None if streams else getattr(dataloader, "batch_sampler", None)
+    """Look through the wrappers of a dataloader, down to what plans."""
+    above, sampler = None, getattr(dataloader, "batch_sampler", None)
+    if _is_wrapper(sampler) and isinstance(getattr(sampler, "dataloader", None), DataLoaderDispatcher):
+        dataloader = sampler.dataloader  # dispatches by whole steps
+        sampler = dataloader.batch_sampler
+    dispatched = shared = isinstance(dataloader, DataLoaderDispatcher)
+    batches = dataloader.state.num_processes if dispatched and not dataloader.split_batches else 1
+    if isinstance(getattr(dataloader, "dataset", None), IterableDataset):
+        sampler = None
     while _is_wrapper(sampler):
         shared = shared or isinstance(sampler, BatchSamplerShard)
         if not getattr(sampler, "split_batches", False):
             batches *= getattr(sampler, "num_processes", 1)
         above, sampler = sampler, sampler.batch_sampler
-    return SamplerPlace(sampler, above, batches, shared)
+    return SamplerPlace(sampler, above, dataloader, batches, shared, dispatched)
 
 
 class OrderTracker:
@@ -160,31 +174,31 @@ class OrderTracker:
 
     def __init__(self, dataloader: Any) -> None:
         place = find_sampler(dataloader)
-        self.sampler = getattr(place.sampler, "tracked", place.sampler)
+        self.sampler = place.sampler.tracked if isinstance(place.sampler, TrackedBatchSampler) else place.sampler
         """What plans; None if there is nothing that does."""
-        self.batches_per_step, self.shared = place.batches_per_step, place.shared
-        self.dispatched = isinstance(dataloader, DataLoaderDispatcher)
+        self.batches_per_step, self.shared, self.dispatched = place.batches_per_step, place.shared, place.dispatched
+        self.dataset = getattr(place.loader, "dataset", None)
         self.reason = ""
         """Why there is nothing to see on this process; empty if there is."""
         self._tracked: TrackedBatchSampler | None = None
         if self.sampler is None:
             self.reason = "its rows are streamed, or it has no batch sampler"
-        elif self.dispatched and not dataloader.state.is_main_process:
+        elif self.dispatched and not place.loader.state.is_main_process:
             self.reason = "the main process reads"
         else:
-            self._plug_in(dataloader, place)
+            self._plug_in(place)
 
-    def _plug_in(self, dataloader: Any, place: SamplerPlace) -> None:
+    def _plug_in(self, place: SamplerPlace) -> None:
         if isinstance(place.sampler, TrackedBatchSampler):  # of a loader that is kept from one `train()` to the next
             self._tracked = place.sampler
             return
         tracked = TrackedBatchSampler(place.sampler)
         if place.above is not None:
             place.above.batch_sampler = tracked
-        elif type(getattr(dataloader, "base_dataloader", None)) is DataLoader:
-            dataloader.base_dataloader = _with_sampler(dataloader.base_dataloader, tracked)
+        elif type(getattr(place.loader, "base_dataloader", None)) is DataLoader:
+            place.loader.base_dataloader = _with_sampler(place.loader.base_dataloader, tracked)
         else:
-            self.reason = f"{type(dataloader).__name__} is not prepared by accelerate, or stateful"
+            self.reason = f"{type(place.loader).__name__} is not prepared by accelerate, or stateful"
             return
         self._tracked = tracked
 

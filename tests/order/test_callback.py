@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, load_from_disk
 from order_runs import EPOCHS, LAUNCHES, LOGGING, ROWS, attempt, run_of, stopping
+from sentence_transformers.base.trainer import BaseTrainer
 from torch.utils.data import BatchSampler
 from transformers import TrainerCallback
 
@@ -183,6 +184,16 @@ def test_another_number_of_processes_with_the_same_plan_passes(stopped: Any, who
     run = replace(stopped("2 x 8"), batch_size=16)
     (outcome,) = run_ranks(1, stopping, run)
     assert (outcome.fingerprints, outcome.messages, outcome.error) == (whole("1 x 16"), [], "")
+
+
+def test_an_epoch_that_is_lost_in_a_resume_is_told(tmp_path: Path, model: str) -> None:
+    """On the release, the resumed epoch of two processes comes in epoch 0's order; in the fork, as it should."""
+    run = run_of(tmp_path, model, sampler="no_duplicates", stop_after=8)
+    run_ranks(2, attempt, run)
+    first, second = run_ranks(2, attempt, continued(run))
+    is_fork = "_inner_training_loop" in vars(BaseTrainer)
+    assert (first.error, second.error, second.messages) == ("", "", [])
+    assert ["order: the first 32 rows of epoch 1 are other ones" in one for one in first.messages] == [True][is_fork:]
 
 
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
