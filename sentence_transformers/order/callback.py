@@ -139,11 +139,14 @@ class OrderCallback(TrainerCallback, ExportableState):
         if self._run is None or not self._stepped:
             return
         epoch = self._run.epoch()
-        digest, rows = self._run.whole_epoch(control.should_epoch_stop or control.should_training_stop)
+        self.epochs = [*(self.epochs + [""] * epoch)[:epoch], ""]
+        if not self._run.epoch_is_done() and (control.should_epoch_stop or control.should_training_stop):
+            return  # perhaps on this process alone, which then must not wait for the others
+        digest, rows = self._run.whole_epoch()
         name = f"order of epoch {epoch}"
         for record in self._agree({name: digest or None}):
             digest = digest or record.get(name) or ""
-        self.epochs = [*self.epochs[:epoch], *[""] * (epoch - len(self.epochs)), digest]
+        self.epochs[epoch] = digest
         if digest and args.logging_strategy != "no":
             log_fingerprint(epoch, digest, self._handler, args, state, control)
         if digest and rows > FEW_ROWS:

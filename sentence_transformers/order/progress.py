@@ -56,11 +56,14 @@ class OrderProgress:
         """The rows taken of the epoch that the last step was in; None if they are not seen."""
         return self.tracker.take(self._batches())
 
-    def whole_epoch(self, was_stopped: bool) -> tuple[str, int]:
-        """The digest of the epoch that the last step was in, and its rows; none if it was stopped, or is not seen."""
+    def epoch_is_done(self) -> bool:
+        """Whether all batches of the epoch that the last step was in are taken."""
+        return self._batches() == self.options.batches_per_epoch
+
+    def whole_epoch(self) -> tuple[str, int]:
+        """The digest of the epoch that the last step was in, and its rows; none if it is not seen to its end."""
         current = self.tracker.current
-        is_done = self._batches() == self.options.batches_per_epoch
-        if current is None or not (is_done or (current.exhausted and not was_stopped)):
+        if current is None or not (self.epoch_is_done() or current.exhausted):
             return "", 0
         digest = current.take(self.options.batches_per_epoch * self.tracker.batches_per_step)
         return digest.hexdigest(), digest.rows
