@@ -5,7 +5,7 @@ drawn; beyond that, rows are counted in bins, or, where a colour is a row, the r
 and the picture says so. All are drawn on a scale of rising lightness (cividis), which reads the same in grey and for
 colour-blind eyes, without its light end, so that white is where nothing is.
 
-Cost: linear in rows, a few seconds for ten million; see :mod:`~sentence_transformers.base.grids`.
+Cost: linear in rows, a few seconds for ten million; see :mod:`~sentence_transformers.order.cells`.
 
 Known bias: of more rows than cells, a pattern as fine as a cell's stride cannot be seen.
 
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sentence_transformers.base.grids import (
+from sentence_transformers.order.cells import (
     Floats,
     Order,
     bin_counts,

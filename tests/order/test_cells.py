@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentence_transformers.base.grids import Order, bin_counts, order_cells, value_cells, value_codes
+from sentence_transformers.order.cells import Order, bin_counts, order_cells, value_cells, value_codes
 
 EPOCHS = st.permutations(range(12)).flatmap(
     lambda rows: st.lists(st.integers(1, 4), min_size=1, max_size=6).map(
@@ -17,6 +17,7 @@ EPOCHS = st.permutations(range(12)).flatmap(
 )
 
 
+@settings(deadline=None)
 @given(one=EPOCHS, other=EPOCHS, most_steps=st.integers(1, 8), most_places=st.integers(1, 5))
 def test_a_cell_has_the_colour_of_the_row_in_its_middle(
     one: list[list[int]], other: list[list[int]], most_steps: int, most_places: int
@@ -38,6 +39,7 @@ def test_a_cell_has_the_colour_of_the_row_in_its_middle(
                 assert np.isnan(cells[line, column])
 
 
+@settings(deadline=None)
 @given(
     epoch=EPOCHS,
     values=st.lists(st.sampled_from(["a", "b", "c", None]), min_size=12, max_size=12),
@@ -53,6 +55,7 @@ def test_each_row_of_a_value_is_in_one_span(epoch: list[list[int]], values: list
     assert counts.tolist() == expected
 
 
+@settings(deadline=None)
 @given(points=st.lists(st.tuples(st.integers(0, 19), st.integers(0, 9)), max_size=30), bins=st.integers(1, 6))
 def test_each_point_is_in_one_bin(points: list[tuple[int, int]], bins: int) -> None:
     """Of the square that it lies in, the upper ends included."""

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from sentence_transformers.base.grids import Order, short_names
-from sentence_transformers.base.pictures import _headline, epoch_scatter, order_map, value_map
+from sentence_transformers.order.cells import Order, short_names
+from sentence_transformers.order.pictures import _headline, epoch_scatter, order_map, value_map
 
 ALIKE = [f"What is the answer to question {number}, in {number % 3} words?" for number in range(25)]
 
@@ -79,6 +79,7 @@ def test_absent_rows_are_told_from_present_ones_in_grey() -> None:
         assert abs(np.diff(greys)).max() < 0.02
 
 
+@settings(deadline=None)
 @given(texts=st.lists(st.text("ab $\n", max_size=30), max_size=8, unique=True), most=st.integers(8, 20))
 def test_short_names_are_short_and_told_apart(texts: list[str], most: int) -> None:
     """On one line; a text that fits is left as it is, unless it has a double."""

@@ -3,13 +3,13 @@
 Guarantee: for built-in samplers, planned ones, and any other whose order follows from the seed and the epoch, the
 batches are those of a run with these arguments on ``world_size`` processes: sharded, split or dispatched. The loader
 is the trainer's own, from ``get_train_dataloader``, for a world that is described and not started; the epoch is
-carried by :func:`~sentence_transformers.base.epoch.set_epoch`, and accelerate's own shards deal out the batches.
+told as the installed trainers tell it, and accelerate's own shards deal out the batches.
 
 Cost: one pass of the sampler an epoch, whatever the number of processes. No row is read but for the columns that a
 sampler compares. Held at a time: the batches of one step.
 
 Known bias: a sampler that draws from a global generator, or to which no epoch can be told, is seen with the draws of
-this once (see :func:`~sentence_transformers.base.epoch.epochless_shufflers`).
+this once.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate.data_loader import BatchSamplerShard, DataLoaderDispatcher, prepare_data_loader
+from accelerate.state import AcceleratorState, PartialState, is_initialized
 from datasets import Dataset, DatasetDict
 from sentence_transformers.base.data_collator import DEFAULT_LABEL_COLUMNS
 from sentence_transformers.base.trainer import BaseTrainer
@@ -31,16 +34,16 @@ from sentence_transformers.sentence_transformer.trainer import SentenceTransform
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
 
-from sentence_transformers.base.epoch import set_epoch
-from sentence_transformers.base.fingerprint import OrderDigest
-from sentence_transformers.base.sharing import batch_size_of_one
-from sentence_transformers.base.watching import plan_source
+from sentence_transformers.order.fingerprint import OrderDigest, pack_rows
+from sentence_transformers.order.tracker import TransparentBatchSampler, find_sampler
+
+_IS_FORK = "_inner_training_loop" in vars(BaseTrainer)  # tells the epoch, and dispatches, by ways of its own
 
 Batch = list[int]
 Step = list[Batch]
 
 
-class Rehearsal:
+class DryRun:
     """
     The epochs of a run that is not started.
 
@@ -48,8 +51,7 @@ class Rehearsal:
         dataset (Dataset, DatasetDict or dict): The training data.
         args (BaseTrainingArguments): As given to the trainer; not changed.
         world_size (int, optional): The number of processes. Defaults to that of ``args``.
-        loss (nn.Module or dict, optional): Decides whether planned batches are planned across devices. Defaults to a
-            loss that does not gather.
+        loss (nn.Module or dict, optional): As given to the trainer, for trainers whose batches depend on it.
         trainer_class (type, optional): A trainer whose ``get_batch_sampler``, ``get_multi_dataset_batch_sampler`` or
             ``get_train_dataloader`` is overridden. Defaults to what all trainers do.
 
@@ -72,35 +74,49 @@ class Rehearsal:
             raise ValueError(f"world_size must be an integer of at least 1, but got {world_size!r}: count processes.")
         self.args = _args_of_one(args, self.world_size)
         world = _World(self.args, self.world_size)
-        self.batch_size = batch_size_of_one(world, self.args.train_batch_size)  # of one process
+        self.batch_size = self.args.train_batch_size // (self.world_size if world.split_batches else 1)
+        """Of one process."""
         self.rows = sum(map(len, self.datasets.values()))
         several = not isinstance(dataset, Dataset)
-        with torch.random.fork_rng(devices=[]):  # accelerate takes a seed from the global generator, as set by `seed`
+        # accelerate takes a seed from the global generator, as set by `seed`
+        with torch.random.fork_rng(devices=[]), _in_a_world_of(self.world_size):
             torch.manual_seed(args.seed)
             data = DatasetDict(self.datasets) if several else dataset
             self.loader: Any = _loader(data, self.args, world, loss, trainer_class)
-        self._watch = _Watch(self.loader, self.rows)
+            self._drops_last = (
+                self.args.dataloader_drop_last if _IS_FORK else getattr(self.loader, "_drop_last", False)
+            )
+            self._steps = len(self.loader)
+            if _IS_FORK and isinstance(self.loader, DataLoaderDispatcher) and self._drops_last:
+                at_once = 1 if self.loader.split_batches else self.world_size
+                self._steps = len(self.loader.base_dataloader) // at_once
+        self._drawn = _Drawn(self.loader, self.rows)
+        if not self._steps:
+            raise ValueError(
+                f"{type(self.batch_sampler).__qualname__} plans no batch for {self.world_size} processes: use a "
+                f"smaller batch size than {self.batch_size}, or more than {self.rows} rows."
+            )
 
     @property
     def batch_sampler(self) -> Any:
         """The sampler beneath all that shares its batches out."""
-        return self._watch.batch_sampler
+        return self._drawn.tracked
 
     @property
     def drawn(self) -> npt.NDArray[np.bool_]:
         """Of each row, whether the sampler has put it into a batch of the epoch so far; shape (rows,)."""
-        return self._watch.drawn
+        return self._drawn.rows_drawn
 
-    def fingerprint(self) -> str:
+    def digest(self) -> str:
         """
-        The fingerprint of the epoch, once its ``len(self)`` steps are taken: that of the rows that the sampler planned
-        for them.
+        The digest of the epoch, once its ``len(self)`` steps are taken: that of the rows that the sampler planned for
+        them.
         """
-        return self._watch.digest.short()
+        return self._drawn.digest.hexdigest()
 
     def __len__(self) -> int:
         """The number of steps that the trainer takes in an epoch."""
-        return len(self.loader.batch_sampler)
+        return self._steps
 
     def epoch(self, number: int) -> Iterator[Step]:
         """
@@ -112,13 +128,15 @@ class Rehearsal:
         Yields:
             list: For each process, in the order of ranks, the rows of its batch; an empty list where it has none.
         """
-        set_epoch(self.loader, number)
-        self._watch.begin(len(self))
-        if isinstance(self.loader, DataLoaderDispatcher):
-            return self._dispatched()
-        if self.world_size == 1:
-            return ([list(batch)] for batch in self._watch.over(self.loader.batch_sampler))
-        return self._sharded()
+        with _in_a_world_of(self.world_size):
+            _tell_epoch(self.loader, number)
+            self._drawn.begin(len(self))
+            if isinstance(self.loader, DataLoaderDispatcher):
+                yield from self._dispatched()
+            elif self.world_size == 1:
+                yield from ([list(batch)] for batch in self._drawn.over(self.loader.batch_sampler))
+            else:
+                yield from self._sharded()
 
     def _sharded(self) -> Iterator[Step]:
         """One pass of the sampler for all shards, which go on in step."""
@@ -128,50 +146,52 @@ class Rehearsal:
         return (list(map(list, step)) for step in itertools.zip_longest(*shards, fillvalue=()))
 
     def _dispatched(self) -> Iterator[Step]:
-        """What the main process reads for each; where a last step has too few batches, its first is sent again."""
-        for step in self.loader.batch_sampler:
-            yield [*step, *step[:1] * (self.world_size - len(step))]
+        """What the main process reads for each: the rows of a step, cut into equal parts."""
+        at_once = 1 if self.loader.split_batches else self.world_size
+        batches = iter(self._drawn.over(self.loader.batch_sampler))
+        first: Batch = []
+        while read := list(itertools.islice(batches, at_once)):
+            if len(read) < at_once and self._drops_last:
+                return
+            rows = [row for batch in read for row in batch]
+            first = first or rows
+            if len(rows) % self.world_size and not self._drops_last:
+                rows += first[: self.world_size]
+            size = len(rows) // self.world_size
+            yield [rows[rank * size : (rank + 1) * size] for rank in range(self.world_size)]
 
 
-class _Watch(BatchSampler):
-    """Stands beneath all that shares batches out, and notes the rows that the sampler itself puts into batches."""
+class _Drawn(TransparentBatchSampler):
+    """Notes the rows that the sampler itself puts into batches."""
 
     def __init__(self, loader: Any, rows: int) -> None:
-        source = plan_source(loader)
-        above: Any = None
-        sampler = loader.batch_sampler
-        while sampler is not source.sampler:
-            above, sampler = sampler, sampler.batch_sampler
-        self._per_step = source.per_step
-        self.batch_sampler = sampler
-        self.batch_size: Any = getattr(sampler, "batch_size", None)
-        self.drop_last = getattr(sampler, "drop_last", False)
-        self.drawn = np.zeros(rows, dtype=bool)
-        self._on_top = above is None
+        place = find_sampler(loader)
+        super().__init__(place.sampler)
+        self.rows_drawn = np.zeros(rows, dtype=bool)
+        self._batches_per_step = place.batches_per_step
+        self._on_top = place.above is None
         self.begin(0)
-        if above is not None:
-            above.batch_sampler = self
+        if place.above is not None:
+            place.above.batch_sampler = self
 
     def begin(self, steps: int) -> None:
         """The next pass is an epoch of so many steps."""
-        self.drawn.fill(False)
+        self.rows_drawn.fill(False)
         self.digest = OrderDigest()
-        self._left = steps * self._per_step
+        self._left = steps * self._batches_per_step
 
     def over(self, batch_sampler: BatchSampler) -> BatchSampler:
         """The sampler of a loader; this one where nothing stands between."""
         return self if self._on_top else batch_sampler
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self.batch_sampler:
-            self.drawn[batch] = True
+        for batch in self.tracked:
+            packed = pack_rows(batch)
+            self.rows_drawn[batch] = True
             if self._left:
                 self._left -= 1
-                self.digest.update(batch)
+                self.digest.update_packed(packed)
             yield batch
-
-    def __len__(self) -> int:
-        return len(self.batch_sampler)
 
 
 class _Stream(BatchSampler):
@@ -195,7 +215,7 @@ class _World:
         self.device = torch.device("cpu")
         self.split_batches, self.dispatch_batches = config.split_batches, config.dispatch_batches
         self.even_batches, self.use_seedable_sampler = config.even_batches, config.use_seedable_sampler
-        self.data_seed = args.data_seed
+        self.dataloader_config = SimpleNamespace(data_seed=args.data_seed)
 
     def prepare(self, dataloader: DataLoader[Any]) -> DataLoader[Any]:
         """``Accelerator.prepare``, for a dataloader alone."""
@@ -209,7 +229,7 @@ class _World:
             dispatch_batches=self.dispatch_batches,
             even_batches=self.even_batches,
             use_seedable_sampler=self.use_seedable_sampler,
-            data_seed=self.data_seed,
+            data_seed=self.dataloader_config.data_seed,
         )
         if isinstance(prepared, DataLoaderDispatcher):
             prepared.state = self  # in place of the world that is started
@@ -228,6 +248,32 @@ class _Rows:
         return rows
 
 
+@contextmanager
+def _in_a_world_of(num_processes: int) -> Iterator[None]:
+    """Samplers that ask accelerate for the number of processes are told this one."""
+    state, was_initialized = PartialState(), is_initialized()
+    if not was_initialized:
+        AcceleratorState()
+    before, state.num_processes = state.num_processes, num_processes
+    try:
+        yield
+    finally:
+        state.num_processes = before
+        if not was_initialized:
+            AcceleratorState._reset_state()
+
+
+def _tell_epoch(loader: Any, epoch: int) -> None:
+    """Tell the epoch as the installed trainer does: transformers one wrapper deep, the fork down to what plans."""
+    loader.set_epoch(epoch)
+    takers = [getattr(loader.batch_sampler, "batch_sampler", None)]
+    if _IS_FORK:
+        takers = [find_sampler(loader).sampler]
+    for taker in takers:
+        if hasattr(taker, "set_epoch"):
+            taker.set_epoch(epoch)
+
+
 def _by_name(dataset: Any) -> dict[str, Dataset]:
     datasets = {"train": dataset} if isinstance(dataset, Dataset) else dataset
     if not isinstance(datasets, dict) or not all(isinstance(one, Dataset) for one in datasets.values()):
@@ -244,7 +290,7 @@ def _by_name(dataset: Any) -> dict[str, Dataset]:
 def _args_of_one(args: BaseTrainingArguments, world_size: int) -> BaseTrainingArguments:
     """The arguments as one process of that world has them: under DDP, each has one device and drops the last batch."""
     args = copy.copy(args)
-    args.dataloader_drop_last = args._planned_drop_last or world_size > 1
+    args.dataloader_drop_last = args.dataloader_drop_last or world_size > 1
     if world_size > 1:
         args._n_gpu = 1
     return args

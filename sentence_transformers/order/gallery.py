@@ -1,6 +1,6 @@
 """The pictures of an order report: what is seen at each step is kept, and drawn at the end.
 
-Cost: 4 bytes a row of each epoch, and the column that is shown; see :mod:`~sentence_transformers.base.pictures` for
+Cost: 4 bytes a row of each epoch, and the column that is shown; see :mod:`~sentence_transformers.order.pictures` for
 what drawing takes.
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, DatasetDict
 
-from sentence_transformers.base.grids import Order, value_codes
-from sentence_transformers.base.pictures import epoch_scatter, order_map, value_map
+from sentence_transformers.order.cells import Order, value_codes
+from sentence_transformers.order.pictures import epoch_scatter, order_map, value_map
 
 
 class Gallery:

@@ -6,11 +6,11 @@ Exit status: 0 if a report was made; 2 with one message on standard error if the
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib
 import importlib.util
 import json
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -23,23 +23,14 @@ from sentence_transformers.base.sampler import BatchSamplers, MultiDatasetBatchS
 from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
 from torch import nn
 
-from sentence_transformers.base.report import OrderReport, order_report
+from sentence_transformers.order.report import OrderReport, order_report
+from sentence_transformers.order.table import render
 
 if TYPE_CHECKING:
-    from sentence_transformers.base.report_pictures import Gallery
+    from sentence_transformers.order.gallery import Gallery
 
 _HELD_OUT = {"validation", "valid", "val", "dev", "test", "eval", "evaluation"}  # splits that are not trained on
 _BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-_FIELDS = {field.name: str(field.type) for field in dataclasses.fields(SentenceTransformerTrainingArguments)}
-_KINDS: dict[str, tuple[tuple[type, ...], str]] = {  # of training arguments, by their name or by their type
-    "batch_sampler": ((str,), "a name in quotes"),
-    "multi_dataset_batch_sampler": ((str,), "a name in quotes"),
-    "accelerator_config": ((dict,), "a JSON object"),
-    "<class 'int'>": ((int,), "a whole number"),
-    "int | None": ((int, type(None)), "a whole number or null"),
-    "<class 'bool'>": ((bool, int), "true or false"),
-}
-_EXTRA = 'pip install "sentence-transformers[order]"'
 
 
 class _Gathering(nn.Module):
@@ -73,15 +64,24 @@ def _print(report: OrderReport, as_json: bool) -> None:
     if as_json:
         print(report.to_json(), flush=True)
         return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    text = render(report, width)
+    if width is None or importlib.util.find_spec("rich") is None:
+        print(text, flush=True)
+        return
     from rich.console import Console
+    from rich.text import Text
 
-    Console(highlight=False).print(report)
+    coloured = Text(text)
+    coloured.highlight_regex(r"epoch \d+ again", "bold red")
+    coloured.highlight_regex(r"(?m)^fingerprint.*$", "cyan")
+    Console(width=width).print(coloured)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m sentence_transformers.base.report",
-        description="Report what the epochs of a training run hold, without training: rows used and sitting out, "
+        prog="python -m sentence_transformers.order",
+        description="Report what the epochs of a training run hold, without training: rows used and left out, "
         "values twice in a batch or on several devices, and whether epochs differ.",
     )
     add = parser.add_argument
@@ -118,16 +118,16 @@ def _names(samplers: type[BatchSamplers | MultiDatasetBatchSamplers]) -> str:
 
 def _require_extras(options: argparse.Namespace) -> None:
     """Say what is missing before the data is read."""
-    wanted = [("rich", "the table", "or use --json")] if not options.json else []
-    wanted += [("matplotlib", "--pictures", "or leave it out")] if options.pictures else []
-    for package, use, way_out in wanted:
-        if importlib.util.find_spec(package) is None:
-            raise ImportError(f"{package} is missing, which {use} needs. Install it with\n  {_EXTRA}\n{way_out}.")
+    if options.pictures and importlib.util.find_spec("matplotlib") is None:
+        raise ImportError(
+            "matplotlib is missing, which --pictures needs. Install it with\n"
+            '  pip install "sentence-transformers[order]"\nor leave --pictures out.'
+        )
 
 
 def _gallery(dataset: Dataset | DatasetDict, options: argparse.Namespace) -> Gallery:
     """What keeps the epochs for the pictures; refuses what could not be drawn before any work is done."""
-    from sentence_transformers.base.report_pictures import Gallery
+    from sentence_transformers.order.gallery import Gallery
 
     gallery = Gallery(dataset, options.column)
     folder: Path = options.pictures
@@ -145,25 +145,19 @@ def _gallery(dataset: Dataset | DatasetDict, options: argparse.Namespace) -> Gal
 def _report(dataset: Dataset | DatasetDict, options: argparse.Namespace, gallery: Gallery | None) -> OrderReport:
     args = _training_arguments(options)
     watch = None if gallery is None else gallery.watch
-    own = [one.__qualname__ for one in (args.batch_sampler, args.multi_dataset_batch_sampler) if callable(one)]
+    samplers = (options.batch_sampler, options.multi_dataset_batch_sampler)
+    own = [name for name in samplers if name is not None and ":" in name]
     try:
         return order_report(dataset, args, options.world_size, options.epochs, _loss(options), watch=watch)
-    except (ValueError, ImportError, OSError):
-        raise
     except Exception as cause:
-        if not own:
+        if not own or isinstance(cause, ImportError):
             raise
-        raise _failed(" and ".join(own), cause) from cause
-
-
-def _failed(own: str, cause: Exception) -> ValueError:
-    """What to say of a user's sampler that cannot be used: what was raised, and where."""
-    where = traceback.extract_tb(cause.__traceback__)[-1]
-    return ValueError(
-        f"{own} made no epoch of batches: {type(cause).__name__}: {cause} ({where.filename}, line {where.lineno}). "
-        "Name what takes the trainer's arguments (dataset, batch_size, drop_last and more, by name) and yields lists "
-        "of row numbers."
-    )
+        where = traceback.extract_tb(cause.__traceback__)[-1]
+        raise ValueError(
+            f"{' and '.join(own)} made no epoch of batches: {type(cause).__name__}: {cause} ({where.filename}, line "
+            f"{where.lineno}). Name what takes the trainer's arguments (dataset, batch_size, drop_last and more, by "
+            "name) and yields lists of row numbers."
+        ) from cause
 
 
 def _loss(options: argparse.Namespace) -> nn.Module | None:
@@ -264,12 +258,6 @@ def _from_file(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} could not be read as JSON: {cause}. Write a JSON object into it.") from cause
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__}, not a JSON object of training arguments.")
-    for name, value in found.items():
-        kinds, rule = _KINDS.get(name) or _KINDS.get(_FIELDS.get(name, ""), ((type(value),), ""))
-        if type(value) not in kinds:  # true is no whole number
-            raise ValueError(
-                f"{path}: {name} must be {rule}, but is {json.dumps(value)}. Write it so, or leave it out."
-            )
     return found
 
 
@@ -286,11 +274,8 @@ def _own(name: str) -> Any:
     if not callable(found):
         raise ValueError(f"{name} is a {type(found).__name__}: name a class or function that makes a batch sampler.")
 
-    def make(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return found(*args, **kwargs)
-        except Exception as cause:
-            raise _failed(name, cause) from cause
+    return found
 
-    make.__qualname__ = name
-    return make
+
+if __name__ == "__main__":
+    sys.exit(main())
