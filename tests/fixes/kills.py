@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -67,7 +68,11 @@ def killed_trainer(victims: tuple[int, ...], calls: int, saving: bool, run: Run,
     return trainer
 
 
-def cut_short(run: Run, seed: int) -> str:
+Launch = Callable[..., list[Any]]
+"""Like ``run_ranks``; a test on two hosts has its own."""
+
+
+def cut_short(run: Run, seed: int, launch: Launch) -> str:
     """Train until a rank is killed; what is said of it. The seed decides which rank, and when."""
     rng = random.Random(seed)
     victims = rng.choice([(0,), (1,), (0, 1)])
@@ -76,7 +81,7 @@ def cut_short(run: Run, seed: int) -> str:
     calls = rng.randrange((200_000 if victims != (1,) else 8_000) if saving else 300_000)
     killed = replace(run, trainer=partial(killed_trainer, victims, calls + 1, saving))
     try:
-        run_ranks(2, train, killed)
+        launch(2, train, killed)
     except RankFailed as failure:
         return f"ranks {victims} killed after {calls} calls of {'saving' if saving else 'training'}; {failure}"
     return "no rank was killed"
@@ -87,23 +92,23 @@ def has_checkpoint(folder: Path) -> bool:
     return any(folder.glob("checkpoint-*/trainer_state.json"))
 
 
-def resumed(run: Run) -> list[Steps] | str:
+def resumed(run: Run, launch: Launch = run_ranks) -> list[Steps] | str:
     """The rows of the run that goes on from the last checkpoint, or what it fails with."""
     try:
-        return run_ranks(2, train, continued(run))
+        return launch(2, train, continued(run))
     except RankFailed as failure:
         return str(failure)
 
 
-def differs(mode: str, model: str, whole: list[Steps], seed: int) -> str:
+def differs(mode: str, model: str, whole: list[Steps], seed: int, launch: Launch = run_ranks) -> str:
     """What is wrong with a run that was killed and resumed; an empty string if nothing is."""
     with tempfile.TemporaryDirectory() as folder:
         run = run_of(Path(folder), model, mode)
-        how = cut_short(run, seed)
+        how = cut_short(run, seed, launch)
         left = sorted(path.name for path in Path(folder).glob("checkpoint-*"))
         if not has_checkpoint(Path(folder)):
             return ""
-        after = resumed(run)
+        after = resumed(run, launch)
         if isinstance(after, str):
             return f"{how[:200]}; left {left}; the resume failed: {after[-400:]}"
         rest = [steps[len(steps) - len(others) :] for steps, others in zip(whole, after)]

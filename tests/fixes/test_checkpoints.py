@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hosts import Hosts, NoHosts, on_host, two_hosts
 from kills import MODES, SAVE_STEPS, differs, resumed, run_of
 
 from conformance import runs
@@ -38,6 +39,30 @@ def test_run_killed_at_any_moment_goes_on_with_the_same_command(
 ) -> None:
     """From the newest complete checkpoint, with the rows of the uninterrupted run; ``kills.py`` tries more seeds."""
     assert differs(mode, model, whole(mode), seed) == ""
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Hosts]:
+    """Two hosts; where none can be made, the tests are skipped, but on CI as root, where they must run."""
+    try:
+        with two_hosts() as made:
+            yield made
+    except NoHosts as reason:
+        if os.environ.get("CI") and os.geteuid() == 0:
+            raise
+        pytest.skip(str(reason))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_run_on_two_hosts_goes_on_after_one_was_killed(
+    mode: str, pair: Hosts, whole: Callable[[str], list[Steps]], model: str
+) -> None:
+    """A rank on each, and a folder that they share."""
+
+    def launch(world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+        return run_ranks(world_size, on_host, pair, 1, function, *args)
+
+    assert differs(mode, model, whole(mode), seed=3, launch=launch) == ""
 
 
 def saved(folder: Path, model: str, mode: str = "ddp") -> Run:
