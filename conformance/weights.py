@@ -19,10 +19,12 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import TrainerCallback
+from transformers.integrations import peft
 from transformers.trainer_utils import IntervalStrategy
+from transformers.utils.peft_utils import check_peft_version
 
-from conformance.cells import RIGHT, WRONG, Cell
-from conformance.launch import RankFailed, run_ranks
+from conformance.cells import CRASHED, HANGS, NOT_APPLICABLE, RIGHT, WRONG, Cell
+from conformance.launch import RankFailed, RanksHang, run_ranks
 from conformance.runs import Run, names, sentence_transformer_trainer, train
 from conformance.scenarios import Scenario
 
@@ -125,6 +127,16 @@ VARIANTS = {
     "best": Variant("the best model is loaded", change=_load_best),
     "adapter": Variant("an adapter (PEFT)", change=_adapter),
 }
+
+
+def lacks(variant: str) -> str:
+    """What the installed stack lacks for a variant; an empty string if nothing."""
+    if variant == "adapter":
+        try:
+            check_peft_version(min_version=getattr(peft, "MIN_PEFT_VERSION", "0.5.0"))
+        except ValueError as error:
+            return str(error)
+    return ""
 
 
 def weigh(run: Run, variant: str) -> Record:
@@ -240,6 +252,9 @@ def judge_weights(
         cut: The optimizer step after which a checkpoint is resumed from.
         limit: Seconds for each of the two runs.
     """
+    lacking = scenario.needs() or lacks(variant)
+    if lacking:
+        return Cell(NOT_APPLICABLE, lacking)
     whole = scenario.run(str(folder / "whole"), model)
     arguments = {"save_strategy": "steps", "save_steps": 2, **whole.arguments}
     whole = replace(whole, arguments=arguments)
@@ -251,5 +266,6 @@ def judge_weights(
             after = run_ranks(scenario.world_size, weigh, resumed, variant, timeout=limit)
             wrong = same_on_all_ranks(after) or as_uninterrupted(before, after)
     except RankFailed as error:
-        return Cell(WRONG, str(error).strip().splitlines()[-1])
+        state = HANGS if isinstance(error, RanksHang) else CRASHED
+        return Cell(state, str(error).strip().splitlines()[-1])
     return Cell(WRONG, wrong) if wrong else Cell(RIGHT)
