@@ -19,9 +19,12 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import TrainerCallback
+from transformers.integrations import peft
+from transformers.trainer_utils import IntervalStrategy
+from transformers.utils.peft_utils import check_peft_version
 
-from conformance.cells import RIGHT, WRONG, Cell
-from conformance.launch import RankFailed, run_ranks
+from conformance.cells import CRASHED, HANGS, NOT_APPLICABLE, RIGHT, WRONG, Cell
+from conformance.launch import RankFailed, RanksHang, run_ranks
 from conformance.runs import Run, names, sentence_transformer_trainer, train
 from conformance.scenarios import Scenario
 
@@ -106,15 +109,14 @@ def _evaluate_with_another(trainer: Any) -> None:
     other.evaluate()
 
 
-BEST = {
-    "eval_strategy": "steps",
-    "eval_steps": 2,
-    "save_strategy": "steps",
-    "save_steps": 2,
-    "load_best_model_at_end": True,
-    "metric_for_best_model": "eval_loss",
-    "greater_is_better": True,  # the highest is the first, so that the last weights are other ones
-}
+def _load_best(trainer: Any) -> None:
+    """The highest loss counts as the best: it is an early one, so that the last weights are others."""
+    trainer.eval_dataset = trainer.preprocess_dataset(names(16, first=1000), dataset_name="eval")
+    trainer.args.eval_strategy, trainer.args.eval_steps = IntervalStrategy.STEPS, 2
+    trainer.args.load_best_model_at_end = trainer.args.greater_is_better = True
+    trainer.args.metric_for_best_model = "eval_loss"
+
+
 VARIANTS = {
     "plain": Variant("as it is"),
     "dropout": Variant("with dropout", change=_dropout),
@@ -122,13 +124,19 @@ VARIANTS = {
     "evaluated": Variant("evaluated before, between and after two train()", calls=2, begin=_evaluate, end=_evaluate),
     "another-trainer": Variant("another trainer evaluated the model before", begin=_evaluate_with_another),
     "bf16": Variant("bf16, evaluated before", {"bf16": True}, begin=_evaluate),
-    "best": Variant("the best model is loaded", BEST, lambda trainer: _give_rows(trainer)),
+    "best": Variant("the best model is loaded", change=_load_best),
     "adapter": Variant("an adapter (PEFT)", change=_adapter),
 }
 
 
-def _give_rows(trainer: Any) -> None:
-    trainer.eval_dataset = trainer.preprocess_dataset(names(16, first=1000), dataset_name="eval")
+def lacks(variant: str) -> str:
+    """What the installed stack lacks for a variant; an empty string if nothing."""
+    if variant == "adapter":
+        try:
+            check_peft_version(min_version=getattr(peft, "MIN_PEFT_VERSION", "0.5.0"))
+        except ValueError as error:
+            return str(error)
+    return ""
 
 
 def weigh(run: Run, variant: str) -> Record:
@@ -137,10 +145,7 @@ def weigh(run: Run, variant: str) -> Record:
     built: list[Any] = []
 
     def build(weighed: Run, arguments: dict[str, Any], dataset: Any) -> Any:
-        evaluates = {name: value for name, value in how.arguments.items() if name not in ("eval_strategy",)}
-        trainer = (run.trainer or sentence_transformer_trainer)(weighed, {**arguments, **evaluates}, dataset)
-        if "eval_strategy" in how.arguments:
-            trainer.args.eval_strategy = type(trainer.args.eval_strategy)(how.arguments["eval_strategy"])
+        trainer = (run.trainer or sentence_transformer_trainer)(weighed, {**arguments, **how.arguments}, dataset)
         trainer.loss = Scaled(trainer.model, trainer.loss)
         how.change(trainer)
         trainer.add_callback(_Weigh(trainer, record))
@@ -247,6 +252,9 @@ def judge_weights(
         cut: The optimizer step after which a checkpoint is resumed from.
         limit: Seconds for each of the two runs.
     """
+    lacking = scenario.needs() or lacks(variant)
+    if lacking:
+        return Cell(NOT_APPLICABLE, lacking)
     whole = scenario.run(str(folder / "whole"), model)
     arguments = {"save_strategy": "steps", "save_steps": 2, **whole.arguments}
     whole = replace(whole, arguments=arguments)
@@ -258,5 +266,6 @@ def judge_weights(
             after = run_ranks(scenario.world_size, weigh, resumed, variant, timeout=limit)
             wrong = same_on_all_ranks(after) or as_uninterrupted(before, after)
     except RankFailed as error:
-        return Cell(WRONG, str(error).strip().splitlines()[-1])
+        state = HANGS if isinstance(error, RanksHang) else CRASHED
+        return Cell(state, str(error).strip().splitlines()[-1])
     return Cell(WRONG, wrong) if wrong else Cell(RIGHT)

@@ -14,7 +14,7 @@ from torch import nn
 import sentence_transformers
 from conformance.launch import run_ranks
 from conformance.scenarios import BY_NAME
-from conformance.weights import VARIANTS, judge_weights
+from conformance.weights import VARIANTS, judge_weights, lacks
 
 OWN = {
     name: getattr(weights_runs, name)
@@ -81,14 +81,14 @@ def _collectives(model: str, folder: str, name: str) -> tuple:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_matrix_of_weights_is_right_under_ddp(model: str, tmp_path: Path, variant: str) -> None:
     """Equal on all ranks after each step, and after a resume those of the uninterrupted run."""
-    cell = judge_weights(BY_NAME["ddp"], variant, model, tmp_path)
-    assert cell.detail == ""
+    if lacks(variant):
+        pytest.skip(lacks(variant))
+    assert judge_weights(BY_NAME["ddp"], variant, model, tmp_path).detail == ""
 
 
 @pytest.mark.defect
 def test_one_process_resumes_with_the_weights_of_its_loss(model: str, tmp_path: Path) -> None:
-    cell = judge_weights(BY_NAME["single"], "plain", model, tmp_path)
-    assert cell.detail == ""
+    assert judge_weights(BY_NAME["single"], "plain", model, tmp_path).detail == ""
 
 
 @pytest.mark.slow
