@@ -13,7 +13,7 @@ from pathlib import Path
 
 from patchqueue.git import PatchQueueError, git, run
 from patchqueue.scratch import lay_out
-from patchqueue.series import Fix, Line, promised
+from patchqueue.series import Line, mails, promised
 from patchqueue.tree import start_tree
 
 _OURS = re.compile(rb"^(?:Forwarded|Drop-When|Needs): .*\n(?: .*\n)*", re.MULTILINE)
@@ -22,9 +22,9 @@ _UNREACHABLE = re.compile(rb"^From: .*@\S+\.example>$", re.MULTILINE)
 """An author to whom nobody can write."""
 
 
-def branch(line: Line, fix: Fix | None, clone: Path, onto: str = "HEAD") -> str:
+def branch(line: Line, fix: Path | None, clone: Path, onto: str = "HEAD") -> str:
     """Make a branch of one fix, or of all, on a commit of `clone`; what was done, and the text for upstream."""
-    wanted = _chain(line, fix) if fix else line.fixes
+    wanted = line.chain(fix) if fix else line.fixes
     name = fix.name.partition("-")[2] if fix else "all-fixes"
     start = _start(line, clone, onto, name)
     who = _committer(clone)
@@ -36,21 +36,16 @@ def branch(line: Line, fix: Fix | None, clone: Path, onto: str = "HEAD") -> str:
         git(tree, "sparse-checkout", "set", line.source, "tests", "docs")
         git(tree, "checkout", "--quiet", "--detach", start)
         _fetch_release(line, Path(folder, "release"), tree)
-        said = [f"  {each.name}: {_commit_fix(line, each, tree, who, onto)}" for each in wanted]
+        said = [f"  {each.name}: {_commit(line, each, tree, who)}" for each in wanted]
         if git(tree, "rev-parse", "HEAD").strip() == start:
             return "\n".join([f"{clone} has at {onto} all of it: no branch was made.", *said])
         git(clone, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", str(tree), f"HEAD:refs/heads/{name}")
-    title, _, body = (
-        fix.text.read_text("utf-8").partition("\n") if fix else ("# (one pull request for each fix)", "", "")
-    )
-    return "\n".join(
-        [
-            f"{clone} has the branch {name} on {onto}, {start[:12]}:",
-            *said,
-            f"Look at it: git -C {clone} log --patch {start[:12]}..{name}. What is left: git push <your fork> {name}",
-            *(["", f"Title: {title.removeprefix('# ')}", "", body.strip()] if fix else []),
-        ]
-    )
+    said.append(f"Look at it: git -C {clone} log --patch {start[:12]}..{name}")
+    said.append(f"What is left: git push <your fork> {name}")
+    if fix:
+        title, _, body = (fix / "PULL_REQUEST.md").read_text("utf-8").partition("\n")
+        said += ["", f"Title: {title.removeprefix('# ')}", "", body.strip()]
+    return "\n".join([f"{clone} has the branch {name} on {onto}, {start[:12]}:", *said])
 
 
 def for_upstream(mail: bytes, person: str) -> bytes:
@@ -59,12 +54,6 @@ def for_upstream(mail: bytes, person: str) -> bytes:
     body, gap, trailers = message.rstrip(b"\n").rpartition(b"\n\n")
     body = _UNREACHABLE.sub(lambda _: f"From: {person}".encode(), body)
     return body + gap + _OURS.sub(b"", trailers + b"\n") + start + diff
-
-
-def _chain(line: Line, fix: Fix) -> list[Fix]:
-    """A fix after those that it needs."""
-    by_name = {each.name: each for each in line.fixes}
-    return [*(_chain(line, by_name[fix.needs]) if fix.needs else []), fix]
 
 
 def _start(line: Line, clone: Path, onto: str, name: str) -> str:
@@ -106,23 +95,29 @@ def _fetch_release(line: Line, release: Path, tree: Path) -> None:
     git(tree, "fetch", "--quiet", "--no-tags", str(release), "+refs/heads/*:refs/release/*")
 
 
-def _commit_fix(line: Line, fix: Fix, tree: Path, who: dict[str, str], onto: str) -> str:
+def _commit(line: Line, fix: Path, tree: Path, who: dict[str, str]) -> str:
     """Commit the patches of a fix, with its changes to tests that the release does not hold; how that went."""
     before = git(tree, "rev-parse", "HEAD").strip()
-    patches = [patch for patch in fix.patches if not _is_there(tree, patch)]
+    patches = [patch for patch in mails(fix) if not _is_there(tree, patch)]
     for patch in patches:
         mail = tree.parent / patch.name
         mail.write_bytes(
             for_upstream(patch.read_bytes(), "{GIT_COMMITTER_NAME} <{GIT_COMMITTER_EMAIL}>".format(**who))
         )
-        _or_refuse(line, fix, patch, tree, onto, ("am", "--quiet", "--3way", "--keep-cr", str(mail)), who)
-    for diff in sorted(fix.folder.glob("*.diff")) if patches else ():
-        _or_refuse(line, fix, diff, tree, onto, ("apply", "--3way", str(diff.resolve())), who)
+        try:
+            git(tree, "am", "--quiet", "--3way", "--keep-cr", str(mail), **who)
+        except PatchQueueError as error:
+            raise _conflict(line, patch, tree, str(error)) from error
+    for diff in sorted(fix.glob("*.diff")) if patches else ():
+        try:
+            git(tree, "apply", "--3way", str(diff.resolve()))
+        except PatchQueueError as error:
+            raise _conflict(line, diff, tree, str(error)) from error
         git(tree, "commit", "--quiet", "--amend", "--all", "--no-edit", **who)
-    made = set(git(tree, "diff", "--name-only", before, "HEAD").split("\n"))
-    there = sorted({path for patch in fix.patches for path, _, _ in promised(patch)} - made)
     if git(tree, "rev-parse", "HEAD").strip() == before:
         return "is there already, left out"
+    made = git(tree, "diff", "--name-only", before, "HEAD").split("\n")
+    there = sorted({path for patch in mails(fix) for path, _, _ in promised(patch)}.difference(made))
     return f"committed; there already: {', '.join(there)}" if there else "committed"
 
 
@@ -135,19 +130,14 @@ def _is_there(tree: Path, patch: Path) -> bool:
     return True
 
 
-def _or_refuse(
-    line: Line, fix: Fix, patch: Path, tree: Path, onto: str, command: tuple[str, ...], who: dict[str, str]
-) -> None:
-    """Run git on a patch; if that does not apply, name the files in conflict."""
-    try:
-        git(tree, *command, **who)
-    except PatchQueueError as error:
-        names = git(tree, "diff", "--name-only", "--diff-filter=U").split()
-        # Where git gave up before it merged, its message names the file.
-        names = names or sorted(set(re.findall(r"^error: (?:patch failed: )?(\S+?):", str(error), re.MULTILINE)))
-        raise PatchQueueError(
-            f"{fix.name}/{patch.name} does not apply to {', '.join(names) or onto}: made for "
-            f"{'=='.join(line.upstream)}, {onto} has other lines there. Nothing was changed. To resolve it by hand: "
-            f"python -m patchqueue unpack; there git fetch {line.scratch} {fix.name}; git cherry-pick FETCH_HEAD"
-            + ("" if names else f"\n{error}")
-        ) from error
+def _conflict(line: Line, patch: Path, tree: Path, said: str) -> PatchQueueError:
+    """The files in which a patch does not apply; what else git said, if it is something else."""
+    names = git(tree, "diff", "--name-only", "--diff-filter=U").split()
+    # Where git gave up before it merged, its message names the file.
+    names = names or sorted(set(re.findall(r"^error: (?:patch failed: )?(\S+?):", said, re.MULTILINE)))
+    fix = patch.parent.name
+    return PatchQueueError(
+        f"{fix}/{patch.name} does not apply to {', '.join(names) or 'the clone'}: made for {'=='.join(line.upstream)}, "
+        f"the clone has other lines there. Nothing was changed. To resolve it by hand, unpack; then, in the clone,\n"
+        f"  git fetch {line.scratch} {fix}; git cherry-pick FETCH_HEAD" + ("" if names else f"\n{said}")
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from patchqueue.git import PatchQueueError, git
 from patchqueue.scratch import export, lay_out
-from patchqueue.series import Fix, Line, promised
+from patchqueue.series import Line, mails, needs, promised
 from patchqueue.tree import PRISTINE, build_tree
 
 _TRAILERS = {"Forwarded": r"no|https?://\S+", "Drop-When": r"\S.*"}
@@ -26,13 +26,13 @@ def check(line: Line) -> None:
         raise PatchQueueError("\n".join(problems))
 
 
-def faults(line: Line, fix: Fix) -> list[str]:
+def faults(line: Line, fix: Path) -> list[str]:
     """What the text of a fix shows."""
     found = []
-    if not fix.text.is_file() or not fix.text.read_text("utf-8").startswith("# "):
+    text, created, chain = fix / "PULL_REQUEST.md", line.created(), line.chain(fix)
+    if not text.is_file() or not text.read_text("utf-8").startswith("# "):
         found.append("has no PULL_REQUEST.md that begins with '# ' and a title")
-    elsewhere = {path for patch in line.patches if patch.parent != fix.folder for path, _, _ in promised(patch)}
-    for patch in fix.patches:
+    for patch in mails(fix):
         message = patch.read_text("utf-8").partition("\ndiff --git ")[0]
         *body, trailers = message.partition("\n\n")[2].strip().split("\n\n")
         if not body:
@@ -40,26 +40,28 @@ def faults(line: Line, fix: Fix) -> list[str]:
         for name, rule in _TRAILERS.items():
             if not re.search(rf"^{name}: (?:{rule})$", trailers, re.MULTILINE):
                 found.append(f"{patch.name} has no trailer '{name}: …' that reads {rule} in its last paragraph")
-        for path, old, new in sorted(promised(patch)):
+        for path, _, new in sorted(promised(patch)):
             if not path.startswith((f"{line.source}/", "tests/", "docs/")):
                 found.append(f"{patch.name} touches {path}: a patch may touch {line.source}/, tests/ and docs/ alone")
             if not new.strip("0"):
                 found.append(f"{patch.name} deletes {path}, which the package would then lack")
-            if not old.strip("0") and path in elsewhere:
-                found.append(f"{patch.name} creates {path}, which another fix touches: one fix holds a new file whole")
+            if created.get(path, fix) not in chain:
+                found.append(
+                    f"{patch.name} touches {path}, which {created[path].name} creates, and does not need that"
+                )
     return found
 
 
-def _reexported(tree: Path, fix: Fix, folder: Path) -> list[str]:
+def _reexported(tree: Path, fix: Path, folder: Path) -> list[str]:
     """What git, asked for the fix's branch, writes otherwise than it is kept, and what it says of the whitespace."""
     found = []
     export(tree, fix.name, folder)
-    kept, exported = ({patch.name: patch.read_bytes() for patch in each.patches} for each in (fix, Fix(folder)))
+    kept, exported = ({patch.name: patch.read_bytes() for patch in mails(each)} for each in (fix, folder))
     differing = sorted(name for name in {*kept, *exported} if kept.get(name) != exported.get(name))
     if differing:
         found.append(f"not as git exports it: {', '.join(differing)}. Run unpack, then refresh, and commit")
     try:
-        git(tree, "diff", "--check", fix.needs or PRISTINE, fix.name)
+        git(tree, "diff", "--check", needs(fix) or PRISTINE, fix.name)
     except PatchQueueError as error:
         found.append(str(error).partition("\n")[2])
     return found

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from patchqueue.git import PatchQueueError, git
-from patchqueue.series import FOLDERS, Line, promised
+from patchqueue.series import FOLDERS, Line, mails, promised
 from patchqueue.tree import PRISTINE, STACK, apply_alone, apply_stack, start_tree, tree_id
 
 EXPORT = (
@@ -76,7 +76,7 @@ def refresh(line: Line) -> list[Path]:
         for branch in git(tree, "for-each-ref", "--format=%(refname:lstrip=2)", f"refs/heads/{FOLDERS}").split():
             _follow(tree, branch)
             export(tree, branch, fresh.series / branch)
-        lost = sorted({fix.name for fix in line.fixes} - {fix.name for fix in fresh.fixes if fix.patches})
+        lost = sorted({fix.name for fix in line.fixes} - {fix.name for fix in fresh.fixes if mails(fix)})
         if lost:
             raise PatchQueueError(
                 f"{tree} has no commit on {', '.join(lost)}: git branch --force NAME refs/unpacked/NAME; "
@@ -189,23 +189,21 @@ def _refuse(tree: Path) -> None:
 
 
 def _take_over(line: Line, tree: Path) -> None:
-    """Put own modules that were edited in the checkout into the branch that creates them."""
-    files, exported = line.own_files(), line.own_modules()
-    for fix in line.fixes:
-        for path in files.keys() & {path for patch in fix.patches for path, _, _ in promised(patch)}:
-            there = git(tree, "rev-parse", "--revs-only", f"{fix.name}:{path}").strip()  # empty: a commit removed it
-            if not files[path].is_file():  # to be written below
-                continue
-            here = git(tree, "hash-object", "--no-filters", str(files[path].resolve())).strip()
-            if here in (exported[path], there):
-                continue
-            if there != exported[path]:
-                raise PatchQueueError(
-                    f"{path} was edited both in {files[path]} and on {fix.name} of {tree}: make it one."
-                )
-            git(tree, "checkout", "--quiet", fix.name)
-            shutil.copyfile(files[path], tree / path)
-            git(tree, "commit", "--quiet", "--amend", "--no-edit", "--", path)
+    """Put own modules that were edited in the checkout into the commit that creates them, the last of its branch."""
+    for path, file in line.own_files().items():
+        stacked = git(tree, "rev-parse", f"refs/unpacked/{STACK}:{path}")
+        if not file.is_file() or git(tree, "hash-object", "--no-filters", str(file.resolve())) == stacked:
+            continue
+        fixes = {patch.parent.name for patch in line.patches for changed, _, _ in promised(patch) if changed == path}
+        fix = min(fixes)
+        if len(fixes) > 1 or git(tree, "rev-parse", "--revs-only", f"{fix}:{path}") != stacked:
+            raise PatchQueueError(
+                f"{path} was edited in {file}, but is not of {fix} alone or has changed on that branch, too: make the "
+                f"edit there, in {tree}, restore {file}, and refresh."
+            )
+        git(tree, "checkout", "--quiet", fix)
+        shutil.copyfile(file, tree / path)
+        git(tree, "commit", "--quiet", "--amend", "--no-edit", "--", path)
 
 
 def _write(new: dict[Path, bytes], gone: set[Path]) -> None:

@@ -33,32 +33,15 @@ def promised(patch: Path) -> set[tuple[str, str, str]]:
     return set(_CHANGE.findall(patch.read_text("utf-8")))
 
 
-@dataclass(frozen=True)
-class Fix:
-    """One folder of a series: the mails and the text of one pull request."""
+def mails(fix: Path) -> list[Path]:
+    """The patches in the folder of a fix, in order."""
+    return sorted(fix.glob("*.patch"))
 
-    folder: Path
 
-    @property
-    def name(self) -> str:
-        """The folder's name, `NN-short-name`; its branch has the same."""
-        return self.folder.name
-
-    @property
-    def patches(self) -> list[Path]:
-        """The mails, in order."""
-        return sorted(self.folder.glob("*.patch"))
-
-    @property
-    def needs(self) -> str:
-        """The fix that this one stands on; empty where that is the release, as it should be."""
-        message = self.patches[-1].read_text("utf-8").partition("\ndiff --git ")[0]
-        return "".join(re.findall(r"^Needs: (\S+)$", message, re.MULTILINE))
-
-    @property
-    def text(self) -> Path:
-        """The text for upstream."""
-        return self.folder / "PULL_REQUEST.md"
+def needs(fix: Path) -> str:
+    """The fix that this one stands on; empty where that is the release, as it should be."""
+    message = mails(fix)[-1].read_text("utf-8").partition("\ndiff --git ")[0]
+    return "".join(re.findall(r"^Needs: (\S+)$", message, re.MULTILINE))
 
 
 @dataclass(frozen=True)
@@ -110,7 +93,7 @@ class Line:
                 f"{self.series} has no upstream.txt: this folder is not the whole checkout. "
                 f"Install from git+https://… or from the sdist."
             )
-        empty = [fix.name for fix in self.fixes if not fix.patches]
+        empty = [fix.name for fix in self.fixes if not mails(fix)]
         if empty or not self.fixes:
             raise PatchQueueError(
                 f"{self.series} holds no *.patch in {', '.join(empty) or 'any folder NN-name'}: restore it with git."
@@ -146,14 +129,14 @@ class Line:
         return self.package if self.package == PACKAGE else f"src/{self.package}"
 
     @property
-    def fixes(self) -> list[Fix]:
-        """The fixes, in order."""
-        return [Fix(folder) for folder in sorted(self.series.glob(FOLDERS)) if folder.is_dir()]
+    def fixes(self) -> list[Path]:
+        """The folders of the fixes, in order."""
+        return [folder for folder in sorted(self.series.glob(FOLDERS)) if folder.is_dir()]
 
     @property
     def patches(self) -> list[Path]:
         """The mails of all fixes, in order."""
-        return [patch for fix in self.fixes for patch in fix.patches]
+        return [patch for fix in self.fixes for patch in mails(fix)]
 
     @property
     def scratch(self) -> Path:
@@ -166,10 +149,19 @@ class Line:
         parts = [(file.relative_to(self.series).as_posix(), file.read_bytes()) for file in (self.pin, *self.patches)]
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
-    def own_modules(self) -> dict[str, str]:
-        """Files of the package that the series creates, with the blob of each."""
-        changes = [change for patch in self.patches for change in promised(patch)]
-        return {path: new for path, old, new in changes if not old.strip("0") and path.startswith(f"{self.source}/")}
+    def chain(self, fix: Path) -> list[Path]:
+        """A fix after those that it needs."""
+        before = next((each for each in self.fixes if each.name == needs(fix)), None)
+        return [*(self.chain(before) if before else []), fix]
+
+    def created(self) -> dict[str, Path]:
+        """The files that the series adds to the release, each with the folder of the fix that does."""
+        changes = [(patch, *change) for patch in self.patches for change in sorted(promised(patch))]
+        return {path: patch.parent for patch, path, old, _ in changes if not old.strip("0")}
+
+    def own_modules(self) -> list[str]:
+        """Those of them that are in the package."""
+        return [path for path in self.created() if path.startswith(f"{self.source}/")]
 
     def own_files(self) -> dict[str, Path]:
         """The files of the checkout that hold own modules, by name; none where the patches alone hold them."""

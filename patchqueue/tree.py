@@ -19,7 +19,7 @@ import zipfile
 from pathlib import Path
 
 from patchqueue.git import PatchQueueError, git, run
-from patchqueue.series import Fix, Line, promised
+from patchqueue.series import Line, mails, needs, promised
 
 PRISTINE = "pristine"
 """The tag of the first commit: the release, with LF line ends."""
@@ -74,14 +74,14 @@ def start_tree(line: Line, tree: Path) -> None:
     git(tree, "tag", PRISTINE)
 
 
-def apply_alone(line: Line, fix: Fix, tree: Path) -> None:
+def apply_alone(line: Line, fix: Path, tree: Path) -> None:
     """Make a branch of the fix's name: the release, or the fix that it needs, and its patches; blobs as promised."""
-    start = fix.needs or PRISTINE
+    start = needs(fix) or PRISTINE
     if not git(tree, "rev-parse", "--revs-only", start).strip():
         raise PatchQueueError(f"{fix.name} has the trailer 'Needs: {start}', but no fix before it has that name.")
     git(tree, "checkout", "--quiet", "-B", fix.name, start)
-    _commit(line, fix.patches, tree)
-    for patch, changes in _commits(fix.patches, tree, start):
+    _commit(line, mails(fix), tree)
+    for patch, changes in _commits(mails(fix), tree, start):
         if changes != promised(patch):
             differing = sorted({path for path, _, _ in changes ^ promised(patch)})
             raise PatchQueueError(

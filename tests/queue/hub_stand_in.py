@@ -22,7 +22,7 @@ from typing import Any
 import datasets
 import pytest
 
-WORDS = ("a", "man", "woman", "dog", "cat", "is", "running", "eating", "on", "in", "the", "green", "house", "with", "two")
+WORDS = ("a", "man", "dog", "cat", "is", "running", "eating", "on", "in", "the", "red", "house", "with", "two")
 COLUMNS = {
     "sentence-transformers/stsb": ("sentence1", "sentence2", "score"),
     "sentence-transformers/all-nli": ("premise", "hypothesis", "label"),

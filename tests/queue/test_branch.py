@@ -12,7 +12,7 @@ from toy_queue import FIRST, HOOKED, HOOKED_TOO, NAME, PATCHES, SECOND, THIRD, r
 
 from patchqueue.clone import branch, for_upstream
 from patchqueue.git import PatchQueueError
-from patchqueue.series import PACKAGE, Fix, Line
+from patchqueue.series import PACKAGE, Line
 from patchqueue.tree import start_tree
 
 
@@ -44,7 +44,7 @@ def clone(upstream: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def fixes(line: Line) -> dict[str, Fix]:
+def fixes(line: Line) -> dict[str, Path]:
     """The fixes of the toy, by name."""
     return {fix.name: fix for fix in line.fixes}
 
@@ -66,7 +66,7 @@ def log(clone: Path, name: str) -> list[str]:
     return run(clone, "git", "log", "--reverse", "--format=%an, %cn: %s", f"HEAD..{name}").stdout.splitlines()
 
 
-def test_a_fix_becomes_a_branch_and_the_text_is_printed(line: Line, fixes: dict[str, Fix], clone: Path) -> None:
+def test_a_fix_becomes_a_branch_and_the_text_is_printed(line: Line, fixes: dict[str, Path], clone: Path) -> None:
     """From the tag of the release; what is checked out stays as it is, and one push is left."""
     before = run(clone, "git", "status", "--branch", "--porcelain").stdout
     said = branch(line, fixes[SECOND], clone, "v6.2.0")
@@ -77,7 +77,7 @@ def test_a_fix_becomes_a_branch_and_the_text_is_printed(line: Line, fixes: dict[
     assert said.endswith("\n\nTitle: A toy\n\nSymptom, cause, change.")
 
 
-def test_a_fix_brings_the_one_that_it_needs(line: Line, fixes: dict[str, Fix], clone: Path) -> None:
+def test_a_fix_brings_the_one_that_it_needs(line: Line, fixes: dict[str, Path], clone: Path) -> None:
     """Unless upstream has it."""
     branch(line, fixes[THIRD], clone)
     assert [text.partition(": ")[2] for text in log(clone, "toy-on-top")] == ["Add a toy module", "Count the toys"]
@@ -91,7 +91,7 @@ def test_all_fixes_become_one_branch_with_the_tree_of_the_fork(line: Line, clone
     assert package == run(line.scratch, "git", "rev-parse", f"stack:{PACKAGE}").stdout
 
 
-def test_what_upstream_has_no_use_for_stays_here(line: Line, fixes: dict[str, Fix], clone: Path) -> None:
+def test_what_upstream_has_no_use_for_stays_here(line: Line, fixes: dict[str, Path], clone: Path) -> None:
     """Of a message, the trailers of this queue alone are left out."""
     branch(line, fixes[THIRD], clone)
     message = run(clone, "git", "log", "-1", "--format=%B", "toy-on-top").stdout.strip()
@@ -113,7 +113,7 @@ def test_trailers_of_others_go_upstream_and_an_author_can_be_reached() -> None:
 
 @pytest.mark.parametrize("squashed", [False, True])
 def test_what_upstream_has_taken_is_said_and_not_applied(
-    squashed: bool, line: Line, fixes: dict[str, Fix], clone: Path
+    squashed: bool, line: Line, fixes: dict[str, Path], clone: Path
 ) -> None:
     """Whatever commits brought it."""
     branch(line, fixes[FIRST], clone)
@@ -130,14 +130,14 @@ def test_what_upstream_has_taken_is_said_and_not_applied(
     assert len(log(clone, "all-fixes")) == 2
 
 
-def test_what_upstream_has_taken_in_part_is_said(line: Line, fixes: dict[str, Fix], clone: Path) -> None:
+def test_what_upstream_has_taken_in_part_is_said(line: Line, fixes: dict[str, Path], clone: Path) -> None:
     """The rest becomes the commit."""
     rewrite(clone / HOOKED_TOO, "\nimport json\n", "\nimport json  # a toy\n")
     commit_all(clone, "half of it")
     assert f"committed; there already: {HOOKED_TOO}" in branch(line, fixes[SECOND], clone)
 
 
-def test_a_clone_that_has_moved_on_is_merged(line: Line, fixes: dict[str, Fix], clone: Path) -> None:
+def test_a_clone_that_has_moved_on_is_merged(line: Line, fixes: dict[str, Path], clone: Path) -> None:
     """The patched file has another name, and other lines, than at the release."""
     run(clone, "git", "mv", HOOKED, f"{PACKAGE}/base/loop.py")
     rewrite(clone / PACKAGE / "base" / "loop.py", "\nimport inspect\n", "\nimport inspect  # moved on\n")
@@ -149,9 +149,9 @@ def test_a_clone_that_has_moved_on_is_merged(line: Line, fixes: dict[str, Fix], 
 
 def test_a_change_of_upstreams_own_tests_is_part_of_the_commit(line: Line, clone: Path, tmp_path: Path) -> None:
     """A *.diff beside the patch; the release does not hold the tests that it changes."""
-    fix = Fix(Path(shutil.copytree(line.series / SECOND, tmp_path / SECOND)))
+    fix = Path(shutil.copytree(line.series / SECOND, tmp_path / SECOND))
     rewrite(clone / "tests/test_old.py", "1 == 1", "2 == 2")
-    (fix.folder / "tests.diff").write_text(run(clone, "git", "diff", "--full-index").stdout)
+    (fix / "tests.diff").write_text(run(clone, "git", "diff", "--full-index").stdout)
     run(clone, "git", "checkout", "--quiet", ".")
     branch(line, fix, clone)
     assert "2 == 2" in run(clone, "git", "show", "toy-hook:tests/test_old.py").stdout
@@ -215,7 +215,7 @@ def no_clone(clone: Path) -> None:
     ],
 )
 def test_what_cannot_be_done_is_said_and_the_clone_stays(
-    spoil, said: str, line: Line, fixes: dict[str, Fix], clone: Path
+    spoil, said: str, line: Line, fixes: dict[str, Path], clone: Path
 ) -> None:
     """One error with the reason, naming the file where it is one; commits, branches and files stay."""
     spoil(clone)

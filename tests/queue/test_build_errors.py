@@ -22,7 +22,7 @@ def no_patches(folder: Path) -> None:
 def empty_series(folder: Path) -> None:
     """The pin without patches."""
     for fix in toy_line(folder).fixes:
-        shutil.rmtree(fix.folder)
+        shutil.rmtree(fix)
 
 
 def empty_folder(folder: Path) -> None:

@@ -192,7 +192,7 @@ def replace_tree(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (edit_both_sides, "was edited both in"),
+        (edit_both_sides, "or has changed on that branch, too"),
         (edit_without_commit, "has uncommitted work"),
         (move_series_on, "holds work which is not in the series"),
         (commit_on_the_stack, "has commits on stack, which is made from the other branches"),
