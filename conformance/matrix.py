@@ -23,10 +23,12 @@ from conformance.cells import (
     LENGTH,
     NOT_APPLICABLE,
     ORDER,
+    PROPERTIES,
     RANKS,
     RESUMES,
     RIGHT,
     SEEDS,
+    WEIGHTS,
     WRONG,
     Cell,
     Row,
@@ -36,6 +38,7 @@ from conformance.observe import cuts, observe
 from conformance.properties import Ranks, Record
 from conformance.runs import Run
 from conformance.scenarios import Scenario
+from conformance.weights import judge_weights
 
 LIMIT = 120.0
 """Seconds for all runs of one scenario."""
@@ -73,11 +76,13 @@ class _Trial:
     def cells(self, wanted: Collection[str]) -> dict[str, Cell]:
         """Judge the uninterrupted run, and those that resume it where that is wanted."""
         scenario = self.scenario
+        if list(wanted) == [WEIGHTS]:
+            return {WEIGHTS: self._weights()}
         run = scenario.run(str(self.folder / "whole"), self.model)
         try:
             whole: Ranks = self._observe(scenario.world_size, run, True)
         except RankFailed as error:
-            return dict.fromkeys(scenario.applicable(), _failed(error))
+            return dict.fromkeys(PROPERTIES, _failed(error))
         judged = {
             ORDER: properties.new_order(whole),
             RANKS: properties.ranks_agree(whole),
@@ -86,7 +91,8 @@ class _Trial:
             SEEDS: properties.own_orders(whole, run.rows),
         }
         resumes = {place: name for place, name in RESUMES.items() if name in wanted}
-        return {**{name: _cell(wrong) for name, wrong in judged.items()}, **self._resumes(run, whole, resumes)}
+        cells = {**{name: _cell(wrong) for name, wrong in judged.items()}, **self._resumes(run, whole, resumes)}
+        return {**cells, WEIGHTS: self._weights()} if WEIGHTS in wanted else cells
 
     def _resumes(self, run: Run, whole: Ranks, wanted: dict[str, str]) -> dict[str, Cell]:
         if any(len(record.starts) < 2 for record in whole):
@@ -107,6 +113,10 @@ class _Trial:
         checkpoint = str(Path(run.folder) / f"checkpoint-{cut}")
         changed = replace(run, folder=str(self.folder / place), resume=checkpoint, batch_size=batch_size)
         return properties.resumed(whole, cut, self._observe(world_size, changed))
+
+    def _weights(self) -> Cell:
+        left = max(self.deadline - time.monotonic(), 0.0)
+        return judge_weights(self.scenario, "plain", self.model, self.folder / "weights", limit=left)
 
     def seeds(self) -> dict[str, Cell]:
         """Judge three runs by their orders alone."""

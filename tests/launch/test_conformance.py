@@ -109,7 +109,7 @@ def test_tables_have_a_cell_for_each_stack_and_property() -> None:
         "| scenario good | ✓ | ✓ |",
         "| scenario new | – | ✓ |",
     ]
-    assert markdown(MEASURED).splitlines()[3] == "| scenario bad | ✗ | ✓ | – | – | – | – | ✗ | – |"
+    assert markdown(MEASURED).splitlines()[3] == "| scenario bad | ✗ | ✓ | – | – | – | – | ✗ | – | – |"
 
 
 def test_the_terminal_says_what_is_wrong_and_closes_in_plain_words() -> None:
