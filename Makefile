@@ -4,12 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 UPSTREAM := patches/sentence-transformers/6.2.0
 PRISTINE := build/pristine
-DEEPSPEED := build/deepspeed
-OWN := $(wildcard sentence_transformers/base/*.py)
+OWN := $(wildcard $(addprefix sentence_transformers/,base/*.py planned/*.py order/*.py))
 SCRATCH := build/sentence-transformers-6.2.0
 LINES := 5.7.0 3.3.1
-# The tests of defects: they import nothing of the fork.
-DEFECTS := $(addprefix tests/test_,$(addsuffix .py,epochs matrix dispatching iterable bad_input ranks_agree own_samplers shrinking stateful_loaders world_size nodes fsdp deepspeed))
+PYTHONS := 3.10 3.12 3.13
+# Installed beside the environment for their tests alone: where they are installed, accelerate imports them in each run.
+ASIDE := deepspeed ray
+# The tests of defects: they import nothing of the fork but the packages that run on the release as well.
+DEFECTS := tests/fixes tests/launch
+# Side by side, as ranks mostly wait for each other; tests of one group share what they have run.
+JOBS ?= 4
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -17,43 +22,53 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick test-pristine conformance conformance-pristine results bench check unpack refresh test-lines outlook clean
+.PHONY: help setup demo test quick test-fork test-pristine test-all test-wide test-lines test-pythons conformance \
+	conformance-pristine results bench check unpack refresh outlook clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 setup: $(VENV)/.ready $(PRISTINE)/.ready  ## install the fork, editable, and the pristine release beside it
 
-$(VENV)/.ready: requirements/dev.txt requirements/constraints.txt pyproject.toml $(wildcard $(UPSTREAM)/*)
+$(VENV)/.ready: requirements/dev.txt requirements/constraints.txt pyproject.toml $(wildcard $(UPSTREAM)/* $(UPSTREAM)/*/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c requirements/constraints.txt -e ".[train]" -r requirements/dev.txt
 	$(BIN)/python -m pip check
 	@touch $@
 
-# The release, for tests and the demo to compare with: a folder that PYTHONPATH puts before the fork.
+# The release, and the packages that no patch holds: for tests and the demo, as a folder that comes first in PYTHONPATH.
 $(PRISTINE)/.ready: $(UPSTREAM)/upstream.txt | $(VENV)/.ready
 	rm -rf $(PRISTINE)
 	$(BIN)/python -m pip install -q --no-deps --require-hashes --target $(PRISTINE) -r $(UPSTREAM)/upstream.txt
+	for package in planned order; do \
+		ln -s ../../../sentence_transformers/$$package $(PRISTINE)/sentence_transformers/$$package; \
+	done
 	@touch $@
 
-# DeepSpeed, for its tests alone: where it is installed, accelerate imports it in every run.
-$(DEEPSPEED)/.ready: requirements/deepspeed.txt | $(VENV)/.ready
-	rm -rf $(DEEPSPEED)
-	$(BIN)/python -m pip install -q --no-deps --target $(DEEPSPEED) -r requirements/deepspeed.txt
+$(ASIDE:%=build/%/.ready): build/%/.ready: requirements/%.txt | $(VENV)/.ready
+	rm -rf build/$*
+	$(BIN)/python -m pip install -q --no-deps --target build/$* -r requirements/$*.txt
 	@touch $@
 
 demo: setup  ## train a real model on two processes, kill it, resume it, and see the order
 	$(BIN)/python examples/demo.py
 
-test: setup $(DEEPSPEED)/.ready check  ## every test: on the fork all pass, on the pristine release every test of a defect fails
-	$(BIN)/python -m pytest tests $(SCRATCH)/tests
-	$(MAKE) test-pristine
+test: setup check test-fork test-pristine  ## on the fork all tests pass, on the release every test of a defect fails
+
+test-fork: setup
+	$(PYTEST) -m "not wide" tests $(wildcard $(SCRATCH)/tests)
+
+test-pristine: setup  ## show that every test of a defect fails on the pristine release
+	PYTHONPATH=$(CURDIR)/$(PRISTINE) $(PYTEST) --pristine -m "not wide" $(DEFECTS)
 
 quick: setup  ## the fast tests
-	$(BIN)/python -m pytest -m "not slow" tests $(SCRATCH)/tests
+	$(PYTEST) -m "not slow and not wide" tests
 
-test-pristine: setup $(DEEPSPEED)/.ready  ## show that every test of a defect fails on the pristine release
-	PYTHONPATH=$(CURDIR)/$(PRISTINE) $(BIN)/python -m pytest --pristine $(DEFECTS)
+test-all: test test-wide test-lines test-pythons  ## the rest as well: wide matrix, two hosts, DeepSpeed, Ray, lines, Pythons
+
+test-wide: setup $(ASIDE:%=build/%/.ready)  ## what `make test` leaves out, on the fork and on the release
+	$(PYTEST) -m wide tests
+	PYTHONPATH=$(CURDIR)/$(PRISTINE) $(PYTEST) --pristine -m wide $(DEFECTS)
 
 conformance: setup  ## the matrix of launch modes by promises, on the fork; ARGS="--scenario ddp --json FILE"
 	$(BIN)/python -m conformance $(ARGS)
@@ -97,15 +112,15 @@ test-lines: $(addprefix test-line-,$(LINES)) test-line-5.7.0-newest  ## the matr
 test-line-%: export TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD := 1
 test-line-%: build/lines/%/.ready
 	build/lines/$*/bin/python -m patchqueue unpack sentence-transformers/$*
-	build/lines/$*/bin/python -m pytest tests/test_matrix.py \
+	build/lines/$*/bin/python -m pytest tests/launch/test_matrix.py \
 		patches/sentence-transformers/$*/build/sentence-transformers-$*/tests
-	PYTHONPATH=$(CURDIR)/build/lines/$*/pristine build/lines/$*/bin/python -m pytest --pristine tests/test_matrix.py
+	PYTHONPATH=$(CURDIR)/build/lines/$*/pristine build/lines/$*/bin/python -m pytest --pristine tests/launch/test_matrix.py
 
 # 5.7.0 is for transformers 5.x alike: once more, among the packages that the fork itself is tested with.
 test-line-5.7.0-newest: setup
 	rm -rf build/lines/5.7.0-newest
 	$(BIN)/python -m pip install -q --no-deps --target build/lines/5.7.0-newest ./patches/sentence-transformers/5.7.0
-	PYTHONPATH=$(CURDIR)/build/lines/5.7.0-newest $(BIN)/python -m pytest tests/test_matrix.py
+	PYTHONPATH=$(CURDIR)/build/lines/5.7.0-newest $(BIN)/python -m pytest tests/launch/test_matrix.py
 
 .PRECIOUS: build/lines/%/.ready
 .SECONDEXPANSION:
@@ -118,8 +133,21 @@ build/lines/%/.ready: requirements/lines/%.txt $$(wildcard patches/sentence-tran
 		-r patches/sentence-transformers/$*/upstream.txt
 	@touch $@
 
+test-pythons: $(PYTHONS:%=test-python-%)  ## install as a user does on the other Pythons, import, plan and build there
+
+# Tests that train no model: those of planning, and of the packages that are built.
+test-python-%:
+	rm -rf build/pythons/$*
+	python$* -m venv build/pythons/$*
+	build/pythons/$*/bin/python -m pip install -q -c requirements/constraints.txt ".[train]"
+	cd build/pythons/$* && bin/python -c "import sentence_transformers, sentence_transformers.planned, sentence_transformers.order"
+	build/pythons/$*/bin/python -m pip install -q -c requirements/constraints.txt -r requirements/unit.txt
+	build/pythons/$*/bin/python -m pytest -m "not slow and not wide" $(UNIT)
+
+UNIT := $(wildcard tests/planned/test_plan.py tests/planned/test_repair.py tests/planned/test_value_hashes.py)
+
 outlook:  ## the newest published packages, unpatched: is the fork still needed? fails unless it says "Keep the pin"
-	$(PYTHON) -m tests.outlook
+	$(PYTHON) -m conformance.outlook
 
 clean:  ## remove everything that set-up made
 	rm -rf build dist patches/*/*/build $(VENV)

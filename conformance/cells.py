@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-ORDER, RANKS, COVERAGE, LENGTH, SEEDS = "order", "ranks", "rows", "length", "seeds"
+ORDER, RANKS, COVERAGE, LENGTH, SEEDS, WEIGHTS = "order", "ranks", "rows", "length", "seeds", "weights"
 RESUMES = {place: f"resume {place}" for place in ("in epoch 0", "after epoch 0", "in epoch 1")}
-PROPERTIES = (ORDER, RANKS, COVERAGE, LENGTH, *RESUMES.values(), SEEDS)
+PROPERTIES = (ORDER, RANKS, COVERAGE, LENGTH, *RESUMES.values(), SEEDS, WEIGHTS)
 MEANINGS = {
     ORDER: "no epoch has the order of an earlier one, nor that of the file",
     RANKS: "at each step all ranks have rows of one plan, and none is on two of them; equal numbers of steps",
@@ -14,6 +14,7 @@ MEANINGS = {
     LENGTH: "len(dataloader) is the number of steps taken, and of batches in it",
     "resume …": "stopped in the middle of epoch 0, at its end or in epoch 1, a run goes on as if it had not been",
     SEEDS: "data_seed decides the order; each of several datasets has one of its own",
+    WEIGHTS: "model and loss have equal parameters on all ranks after each step, and after a resume as if not stopped",
 }
 
 RIGHT, WRONG, CRASHED, HANGS, NOT_APPLICABLE = "right", "wrong", "crashed", "hangs", "not applicable"

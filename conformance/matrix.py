@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,10 +23,12 @@ from conformance.cells import (
     LENGTH,
     NOT_APPLICABLE,
     ORDER,
+    PROPERTIES,
     RANKS,
     RESUMES,
     RIGHT,
     SEEDS,
+    WEIGHTS,
     WRONG,
     Cell,
     Row,
@@ -36,12 +38,15 @@ from conformance.observe import cuts, observe
 from conformance.properties import Ranks, Record
 from conformance.runs import Run
 from conformance.scenarios import Scenario
+from conformance.weights import judge_weights
 
 LIMIT = 120.0
 """Seconds for all runs of one scenario."""
 
 
-def judge(scenario: Scenario, model: str, folder: Path, limit: float = LIMIT) -> Row:
+def judge(
+    scenario: Scenario, model: str, folder: Path, limit: float = LIMIT, wanted: Collection[str] | None = None
+) -> Row:
     """
     Run a scenario and judge it.
 
@@ -50,16 +55,16 @@ def judge(scenario: Scenario, model: str, folder: Path, limit: float = LIMIT) ->
         model: The folder of the model to train.
         folder: Where the runs write their checkpoints.
         limit: Seconds for all of its runs.
+        wanted: The properties that it is judged by; by default all that apply.
     """
+    applicable = [name for name in scenario.applicable() if wanted is None or name in wanted]
     lacking = scenario.needs()
     if lacking:
-        return Row(scenario.name, scenario.title, dict.fromkeys(scenario.applicable(), Cell(NOT_APPLICABLE, lacking)))
-    trial = _Trial(scenario, model, folder, time.monotonic() + limit)
+        return Row(scenario.name, scenario.title, dict.fromkeys(applicable, Cell(NOT_APPLICABLE, lacking)))
     start = time.monotonic()
-    cells = trial.seeds() if scenario.properties == (SEEDS,) else trial.cells()
-    return Row(
-        scenario.name, scenario.title, {name: cells[name] for name in scenario.applicable()}, time.monotonic() - start
-    )
+    trial = _Trial(scenario, model, folder, start + limit)
+    cells = trial.seeds() if scenario.properties == (SEEDS,) else trial.cells(applicable)
+    return Row(scenario.name, scenario.title, {name: cells[name] for name in applicable}, time.monotonic() - start)
 
 
 class _Trial:
@@ -68,14 +73,16 @@ class _Trial:
     def __init__(self, scenario: Scenario, model: str, folder: Path, deadline: float) -> None:
         self.scenario, self.model, self.folder, self.deadline = scenario, model, folder, deadline
 
-    def cells(self) -> dict[str, Cell]:
-        """Judge the uninterrupted run, and those that resume it."""
+    def cells(self, wanted: Collection[str]) -> dict[str, Cell]:
+        """Judge the uninterrupted run, and those that resume it where that is wanted."""
         scenario = self.scenario
+        if list(wanted) == [WEIGHTS]:
+            return {WEIGHTS: self._weights()}
         run = scenario.run(str(self.folder / "whole"), self.model)
         try:
             whole: Ranks = self._observe(scenario.world_size, run, True)
         except RankFailed as error:
-            return dict.fromkeys(scenario.applicable(), _failed(error))
+            return dict.fromkeys(PROPERTIES, _failed(error))
         judged = {
             ORDER: properties.new_order(whole),
             RANKS: properties.ranks_agree(whole),
@@ -83,14 +90,18 @@ class _Trial:
             LENGTH: properties.length(whole),
             SEEDS: properties.own_orders(whole, run.rows),
         }
-        return {**{name: _cell(wrong) for name, wrong in judged.items()}, **self._resumes(run, whole)}
+        resumes = {place: name for place, name in RESUMES.items() if name in wanted}
+        cells = {**{name: _cell(wrong) for name, wrong in judged.items()}, **self._resumes(run, whole, resumes)}
+        return {**cells, WEIGHTS: self._weights()} if WEIGHTS in wanted else cells
 
-    def _resumes(self, run: Run, whole: Ranks) -> dict[str, Cell]:
+    def _resumes(self, run: Run, whole: Ranks, wanted: dict[str, str]) -> dict[str, Cell]:
         if any(len(record.starts) < 2 for record in whole):
-            return dict.fromkeys(RESUMES.values(), Cell(WRONG, "only one epoch began"))
+            return dict.fromkeys(wanted.values(), Cell(WRONG, "only one epoch began"))
         order = properties.new_order(whole)
         cells = {}
         for place, cut in cuts(whole[0]).items():
+            if place not in wanted:
+                continue
             cell = _attempt(lambda place=place, cut=cut: self._resumed(run, whole, place, cut))  # type: ignore[misc]
             if cell.state == RIGHT and order and place == "in epoch 1":
                 cell = Cell(WRONG, f"goes on, but {order}")
@@ -102,6 +113,10 @@ class _Trial:
         checkpoint = str(Path(run.folder) / f"checkpoint-{cut}")
         changed = replace(run, folder=str(self.folder / place), resume=checkpoint, batch_size=batch_size)
         return properties.resumed(whole, cut, self._observe(world_size, changed))
+
+    def _weights(self) -> Cell:
+        left = max(self.deadline - time.monotonic(), 0.0)
+        return judge_weights(self.scenario, "plain", self.model, self.folder / "weights", limit=left)
 
     def seeds(self) -> dict[str, Cell]:
         """Judge three runs by their orders alone."""

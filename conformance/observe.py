@@ -24,8 +24,8 @@ def observe(run: Run, whole: bool = False) -> Record:
 
     Args:
         run: What to train, and how.
-        whole: Whether to write a checkpoint at each place that :func:`cuts` names, and to read the dataloader to its
-            end after the last step.
+        whole: Whether to compute gradients, to write a checkpoint at each place that :func:`cuts` names, and to read
+            the dataloader to its end after the last step.
     """
     watch = _Watch(checkpoints=whole)
 
@@ -34,7 +34,7 @@ def observe(run: Run, whole: bool = False) -> Record:
         watch.over(trainer)
         return trainer
 
-    steps = train(replace(run, trainer=build))[watch.tried :]
+    steps = train(replace(run, trainer=build, gradients=run.gradients or whole))[watch.tried :]
     promised = _length(watch.dataloader) if whole else None
     yielded = None if promised is None else sum(1 for _ in watch.dataloader)
     return Record(steps, tuple(watch.starts), promised, yielded)

@@ -79,6 +79,7 @@ class Run:
     resume: bool | str = False  # from the last checkpoint in the folder, or from the one named
     reseed: bool = False  # another global seed on each rank, between building the trainer and train()
     calls: int = 1  # of train()
+    gradients: bool = False  # whether a step computes a loss and its gradients; no order of rows depends on them
 
 
 def _pairs() -> list[tuple[str, str]]:
@@ -150,10 +151,15 @@ class FixedShapes:
         return nn.functional.pad(tokens[:, :length], (0, max(0, length - tokens.shape[1])))
 
 
-def sentence_transformer_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> SentenceTransformerTrainer:
-    """The trainer of most runs."""
+def sentence_transformer_trainer(
+    run: Run,
+    arguments: dict[str, Any],
+    dataset: Any,
+    cls: type[SentenceTransformerTrainer] = SentenceTransformerTrainer,
+) -> SentenceTransformerTrainer:
+    """The trainer of most runs, or one of a subclass."""
     model = SentenceTransformer(run.model, device="cpu")
-    trainer = SentenceTransformerTrainer(
+    trainer = cls(
         model=model,
         args=SentenceTransformerTrainingArguments(**arguments),
         train_dataset=dataset,
@@ -184,9 +190,7 @@ class OwnLoaderTrainer(SentenceTransformerTrainer):
 
 def own_loader_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> SentenceTransformerTrainer:
     """A trainer that a user has subclassed."""
-    trainer = sentence_transformer_trainer(run, arguments, dataset)
-    trainer.__class__ = OwnLoaderTrainer
-    return trainer
+    return sentence_transformer_trainer(run, arguments, dataset, OwnLoaderTrainer)
 
 
 def evaluating_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> SentenceTransformerTrainer:
@@ -278,6 +282,8 @@ def train(run: Run) -> Steps:
     }
     build = run.trainer or sentence_transformer_trainer
     trainer = build(run, arguments, datasets_of(run))
+    if not run.gradients:
+        _without_gradients(trainer)
     record = _record(trainer)
     if run.stop_after or run.kill_after:
         trainer.add_callback(_End(run.stop_after, run.kill_after))
@@ -287,6 +293,12 @@ def train(run: Run) -> Steps:
         record.clear()
         trainer.train(resume_from_checkpoint=run.resume or None)
     return list(record)
+
+
+def _without_gradients(trainer: Any) -> None:
+    """Have each step cost next to nothing, and a checkpoint no model card."""
+    trainer.training_step = lambda *args, **kwargs: torch.tensor(0.5)
+    trainer.model._create_model_card = lambda *args, **kwargs: None
 
 
 def _record(trainer: Any) -> Steps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -11,15 +12,13 @@ import torch
 from conformance import runs
 from conformance.runs import Run
 
+planned: Any = None
+"""The class of the planned batches' sampler, where that package is."""
+with suppress(ImportError):
+    pass
+
 FITS = 8
 """Rows of a batch that have room in the memory of :func:`small_memory_trainer`."""
-
-
-def batch_samplers() -> set[str]:
-    """The names that the training arguments take for a batch sampler."""
-    from sentence_transformers.training_args import BatchSamplers
-
-    return {sampler.value for sampler in BatchSamplers}
 
 
 def as_collated_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> Any:

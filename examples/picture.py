@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from order import Order, agreeing, replayed, rows_of
 
-from sentence_transformers.base.pictures import FAINT, INK, PAPER, order_map
+from sentence_transformers.order.pictures import FAINT, INK, PAPER, order_map
 
 ALARM = "#8a1c1c"
 

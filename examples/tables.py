@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from sentence_transformers.base.fingerprint import order_fingerprint
+from sentence_transformers.order import order_fingerprint
 
 METRICS = {"accuracy@1": "right name first", "accuracy@5": "right name among the first five", "mrr@10": "MRR@10"}
 

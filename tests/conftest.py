@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -45,24 +44,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def orders(tmp_path_factory: pytest.TempPathFactory, model: str) -> Callable[[str], list[str]]:
-    """The fingerprints of a whole run, which all of its processes log; made once for each launch mode."""
-    from guarded import LAUNCHES, attempt, run_of
-
-    from conformance.launch import run_ranks
-
-    @cache
-    def make(launch: str) -> list[str]:
-        world_size, changes = LAUNCHES[launch]
-        outcomes = run_ranks(world_size, attempt, run_of(tmp_path_factory.mktemp("whole"), model, **changes))
-        assert [(outcome.messages, outcome.error) for outcome in outcomes] == [([], "")] * world_size
-        (logged,) = {tuple(outcome.orders) for outcome in outcomes}
-        return list(logged)
-
-    return make
-
-
-@pytest.fixture(scope="session")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A release of accelerate or transformers, with its series applied."""
     from patchqueue.series import Line, build_tree
@@ -72,19 +53,3 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return build_tree(Line.find(name, Path(__file__).parents[1]), tmp_path_factory.mktemp("roots") / "tree")
 
     return make
-
-
-@pytest.fixture(scope="session")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A toy checkout, with its unpacked tree; to be copied, not changed."""
-    from toy_queue import make_toy, queue
-
-    folder = make_toy(tmp_path_factory.mktemp("toy"))
-    queue(folder, "unpack")
-    return folder
-
-
-@pytest.fixture
-def checkout(toy: Path, tmp_path: Path) -> Path:
-    """A toy checkout of the test's own."""
-    return Path(shutil.copytree(toy, tmp_path / "checkout"))

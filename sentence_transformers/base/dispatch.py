@@ -1,128 +1,168 @@
-"""Dispatching by whole steps, so that skipping ``n`` batches of a dispatching loader skips ``n`` steps.
+"""Dispatching by whole steps: the main process reads, and each process gets its own batch as it was collated.
 
-With ``dispatch_batches=True``, accelerate reads ``num_processes`` batches on the main process in each step and hands
-one to each process. Its ``skip_first_batches`` skips ``n`` of those batches, not ``n`` steps of them, so that a
-resumed run goes on in the wrong place. Here the batches of a step are joined into one before accelerate sees them, and
-accelerate splits them again (its ``split_batches``): one batch is one step, for skipping as for counting.
+Where accelerate dispatches (``dispatch_batches=True``, and by default an ``IterableDataset``), it concatenates the
+batches of a step and slices them again, which takes tensors of one shape and nothing else; and its
+``skip_first_batches`` skips one batch where a step takes one for each process. Here a loader's items are steps, whose
+batches are scattered as objects, so that a skipped item is a step, and a batch may hold anything that can be pickled.
 
-Guarantee: each process sees the rows that it would see without dispatching, at each step, resumed or not. As there, a
-last step that has not one batch for each process is left out if the batch sampler says ``drop_last``.
-
-Cost: none; the same rows are read, collated and sent. Bound to batches of equal size, the last one excepted, which is
-what ``batch_size`` promises of a batch sampler.
+Guarantee: at each step, resumed or not, process ``i`` has the ``i``-th of the next ``num_processes`` batches, as when
+the batches of a dataset with a length are sharded; with ``split_batches``, the ``i``-th part of the next one.
+Cost: the batches of a step are pickled; each process receives its own. A resume skips the indices of a dataset with a
+length, and reads the rows of a stream again, on the main process alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import count, islice
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import Any
 
-from accelerate.utils import concatenate
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-_KEPT = (
-    "num_workers",
-    "pin_memory",
-    "persistent_workers",
-    "prefetch_factor",
-    "timeout",
-    "worker_init_fn",
-    "multiprocessing_context",
-    "generator",
-)
+import torch
+from accelerate import skip_first_batches
+from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard, prepare_data_loader
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
 
-class StepBatchSampler(BatchSampler):
+def dispatch_by_step(dataloader: DataLoader, drop_last: bool | None = None) -> DataLoader:
     """
-    The batches that all processes take in one step, as one batch.
+    Let a dataloader that dispatches to several processes do so by whole steps, and one of a single process just read.
 
     Args:
-        batch_sampler (BatchSampler): Yields the batches of single processes. It must have ``batch_size`` and may have
-            ``drop_last``.
-        num_processes (int): The number of processes, and so of batches in a step.
+        dataloader (DataLoader): As ``accelerator.prepare`` returns it. It is returned as it is if it does not
+            dispatch, has a state of its own, or repeats batches over a device mesh.
+        drop_last (bool, optional): Whether a last step without a batch for each process is left out. If not, the
+            other processes get its first batch again. Defaults to what ``dataloader`` does.
     """
-
-    def __init__(self, batch_sampler: BatchSampler, num_processes: int) -> None:
-        self.batch_sampler = batch_sampler
-        self.num_processes = num_processes
-        self.batch_size = batch_sampler.batch_size * num_processes
-        self.drop_last = getattr(batch_sampler, "drop_last", False)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        batches = iter(self.batch_sampler)
-        while step := list(islice(batches, self.num_processes)):
-            if len(step) == self.num_processes or not self.drop_last:
-                yield [row for batch in step for row in batch]
-
-    def __len__(self) -> int:
-        """The number of steps."""
-        steps = len(self.batch_sampler) / self.num_processes
-        return int(steps) if self.drop_last else ceil(steps)
-
-
-class _StepCollator:
-    """Collates each process's batch of a step as it would be alone, and joins them as accelerate's dispatcher does."""
-
-    def __init__(self, collate_fn: Callable[[list[Any]], Any], batch_size: int) -> None:
-        self.collate_fn = collate_fn
-        self.batch_size = batch_size
-
-    def __call__(self, rows: list[Any]) -> Any:
-        starts = range(0, len(rows), self.batch_size)
-        batches = [self.collate_fn(rows[start : start + self.batch_size]) for start in starts]
-        # accelerate joins nothing but tensors; a batch alone is left as it is, whatever it holds
-        return batches[0] if len(batches) == 1 else concatenate(batches)
-
-
-def with_batch_sampler(
-    dataloader: DataLoader[Any], batch_sampler: BatchSampler, collated_alone: int | None = None
-) -> DataLoader[Any]:
-    """
-    The same dataloader over another batch sampler.
-
-    Args:
-        dataloader (DataLoader): Built from a batch sampler.
-        batch_sampler (BatchSampler): Yields the batches in its place.
-        collated_alone (int, optional): Number of rows that are collated at a time. Defaults to all of a batch.
-    """
-    collate_fn = dataloader.collate_fn
-    return DataLoader(
-        dataloader.dataset,
-        batch_sampler=batch_sampler,
-        collate_fn=_StepCollator(collate_fn, collated_alone) if collated_alone else collate_fn,
-        **{name: getattr(dataloader, name) for name in _KEPT},
+    if isinstance(dataloader, DataLoaderDispatcher) and dataloader.state.num_processes == 1:
+        return _read_alone(dataloader)
+    if (
+        not isinstance(dataloader, DataLoaderDispatcher)
+        or not (torch.distributed.is_available() and torch.distributed.is_initialized())
+        or dataloader.use_stateful_dataloader
+        or getattr(dataloader, "torch_device_mesh", None) is not None
+    ):
+        return dataloader
+    if dataloader.split_batches:
+        base = dataloader.base_dataloader
+        base.collate_fn = _SplitCollator(base.collate_fn, dataloader.state.num_processes)
+    steps = StepBatchSampler(dataloader, dataloader._drop_last if drop_last is None else drop_last)
+    return DataLoaderShard(
+        _Steps(dataloader),
+        device=dataloader.state.device,
+        batch_sampler=steps,
+        collate_fn=itemgetter(0),
+        _drop_last=steps.drop_last,
+        _non_blocking=dataloader._non_blocking,
     )
 
 
-def prepare_dataloader(accelerator: Accelerator, dataloader: DataLoader[Any]) -> DataLoader[Any]:
-    """
-    ``accelerator.prepare(dataloader)``, dispatching by whole steps where it dispatches batches of a map-style dataset.
+def _read_alone(dataloader: DataLoaderDispatcher) -> DataLoader:
+    """The batches of the only process, which accelerate's dispatcher would cut to the rows of their first tensor."""
+    return prepare_data_loader(
+        dataloader.base_dataloader,
+        device=dataloader.state.device,
+        put_on_device=True,
+        dispatch_batches=False,
+        non_blocking=dataloader._non_blocking,
+        use_stateful_dataloader=dataloader.use_stateful_dataloader,
+    )
 
-    Args:
-        accelerator (Accelerator): Prepares the dataloader; its settings say whether it dispatches.
-        dataloader (DataLoader): Built from a batch sampler, or over an ``IterableDataset``.
 
-    Returns:
-        DataLoader: The prepared dataloader. Its length is the number of steps that each process takes.
-    """
-    prepared: DataLoader[Any]
-    batch_sampler: Any = dataloader.batch_sampler
-    if (
-        not accelerator.dispatch_batches
-        or accelerator.split_batches
-        or accelerator.num_processes == 1
-        or isinstance(dataloader.dataset, IterableDataset)
-        or getattr(batch_sampler, "batch_size", None) is None
-    ):
-        prepared = accelerator.prepare(dataloader)
-        return prepared
+class StepBatchSampler(BatchSampler):
+    """Counts the steps of a pass over a dispatching dataloader. It is the main process that ends the pass."""
 
-    by_steps = StepBatchSampler(batch_sampler, accelerator.num_processes)
-    prepared = accelerator.prepare(with_batch_sampler(dataloader, by_steps, batch_sampler.batch_size))
-    prepared.split_batches = True
-    return prepared
+    def __init__(self, dataloader: DataLoaderDispatcher, drop_last: bool) -> None:
+        self.dataloader = dataloader
+        self.batch_sampler = dataloader.base_dataloader.batch_sampler
+        self.batch_size = getattr(self.batch_sampler, "batch_size", None)
+        self.num_processes = dataloader.state.num_processes
+        self.split_batches = dataloader.split_batches
+        self.drop_last = drop_last
+
+    def __iter__(self) -> Iterator[list[tuple[_Pass, int]]]:
+        this_pass = _Pass(self)
+        return ([(this_pass, step)] for step in count())
+
+    def __len__(self) -> int:
+        steps = len(self.dataloader.base_dataloader) / (1 if self.split_batches else self.num_processes)
+        return int(steps) if self.drop_last else ceil(steps)
+
+
+class _Steps(Dataset):
+    """The item of a pass and a step's number is this process's batch; the length is that of the dataset beneath."""
+
+    def __init__(self, dataloader: DataLoaderDispatcher) -> None:
+        self.dataloader = dataloader
+
+    def __getitem__(self, index: tuple[_Pass, int]) -> Any:
+        this_pass, step = index
+        return this_pass.receive(step)
+
+    def __len__(self) -> int:
+        return len(self.dataloader.dataset)
+
+    @property
+    def total_dataset_length(self) -> int:
+        """The number of rows in all batches, from which accelerate tells how many the last step has."""
+        sampler = self.dataloader.base_dataloader.batch_sampler
+        return len(sampler) * sampler.batch_size if sampler.drop_last else len(self)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.dataloader.set_epoch(epoch)
+
+
+class _Pass:
+    """One pass over the batches, which all processes take step by step, and the main process reads."""
+
+    def __init__(self, steps: StepBatchSampler) -> None:
+        self.steps = steps
+        self.batches: Iterator[list[Any]] | None = None
+
+    def receive(self, step: int) -> Any:
+        """This process's batch. Like the fetcher of an ``IterableDataset``, it raises StopIteration at the end."""
+        outcome: list[Any] = [None]
+        if self.steps.dataloader.state.process_index != 0:
+            torch.distributed.scatter_object_list(outcome, None, src=0)
+        else:
+            try:
+                if self.batches is None:
+                    self.batches = self._read(step)
+                outcomes = [(batch, None) for batch in next(self.batches, [])]
+            except Exception as error:
+                failed = (None, f"{type(error).__name__}: {error}")
+                torch.distributed.scatter_object_list(outcome, [failed] * self.steps.num_processes, src=0)
+                raise
+            torch.distributed.scatter_object_list(outcome, outcomes or [None] * self.steps.num_processes, src=0)
+        if outcome[0] is None:
+            raise StopIteration
+        batch, error = outcome[0]
+        if error is not None:
+            raise RuntimeError(f"The main process, which reads the batches of all processes, failed: {error}")
+        return batch
+
+    def _read(self, first: int) -> Iterator[list[Any]]:
+        """The batches of all processes at each step, from the first one on."""
+        base, num_processes = self.steps.dataloader.base_dataloader, self.steps.num_processes
+        skipped = first if self.steps.split_batches else first * num_processes
+        if skipped and not isinstance(base.dataset, IterableDataset):
+            base, skipped = skip_first_batches(base, skipped), 0
+        with torch.random.fork_rng(devices=[]):  # every process has drawn its base seed once, as when sharding
+            batches = iter(base)
+        next(islice(batches, skipped, skipped), None)
+        while step := next(batches, []) if self.steps.split_batches else list(islice(batches, num_processes)):
+            if len(step) == num_processes or not self.steps.drop_last:
+                yield step + step[:1] * (num_processes - len(step))
+
+
+class _SplitCollator:
+    """Collates for each process its part of a batch that all share (``split_batches``)."""
+
+    def __init__(self, collate_fn: Callable[[list[Any]], Any], num_processes: int) -> None:
+        self.collate_fn = collate_fn
+        self.num_processes = num_processes
+
+    def __call__(self, rows: list[Any]) -> list[Any]:
+        size = ceil(len(rows) / self.num_processes)
+        return [self.collate_fn(rows[start : start + size]) for start in range(0, len(rows), size)]

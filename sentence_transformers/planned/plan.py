@@ -1,0 +1,202 @@
+"""The order of rows in an epoch in which no two rows of a batch conflict: shuffle, then repair.
+
+``capacity`` says once how many batches an epoch has; ``plan_epoch`` draws the epoch. Both are pure functions.
+
+Guarantee, for every plan:
+
+- no two rows of a batch conflict, see :mod:`~sentence_transformers.planned.duplicates`;
+- every batch is full but perhaps the last; each row is in the plan or in ``left_out``, exactly once;
+- the number of batches and of rows left out is ``capacity``'s, in every epoch;
+- the same values, capacity, seed and epoch give the same plan on every platform and NumPy version.
+
+How many rows find a place:
+
+- *All* (all but ``rows % batch_size`` with ``drop_last``), if 4 × columns × (m - 1) ≤ full batches, m being the rows
+  of the most frequent value: half of all swaps then help a conflicting row, whatever the assignment. Also if all
+  columns are strong, no row holds more than one repeated value, and a plan exists at all: it is then constructed.
+- *As many as is possible at all*, if in that case no full plan exists: with m(v) rows of value v, F full batches exist
+  if and only if the sum of min(m(v), F) is at least F × batch size (Gale and Ryser, 1957); the last batch takes what
+  the sum grows by with one batch more. Which rows are left out is drawn anew each epoch.
+- Otherwise the question is graph colouring, which has no known quick answer. The planner looks for a plan for all
+  rows, by a bounded search; what it finds is the capacity, and rows without a place are left out. An epoch whose own
+  search finds less falls back on the plan found at first, its batches and rows in random order.
+
+Cost: linear in rows × columns, with bounded rounds. Memory: 12 bytes a row for the assignment, and tables of 2 more,
+on top of the values.
+
+Known bias: see ``assignment`` and ``repair``. Where hardly any row conflicts, an epoch is a plain shuffle but for
+those rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sentence_transformers.planned.assignment import Rows, first_order, surplus
+from sentence_transformers.planned.conflicts import Assignment
+from sentence_transformers.planned.duplicates import Duplicates
+from sentence_transformers.planned.repair import repaired
+from sentence_transformers.planned.rng import Rng
+
+_SPARSE = 4  # a swap is free half the time if no row's values are in more than a quarter of the batches
+_FIRST = 0x5EED  # path of the plan drawn at construction; an epoch's path has two parts, so none is the same
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What every epoch of these rows holds.
+
+    Args:
+        rows: rows of the dataset.
+        batch_size: rows per full batch.
+        batches_per_step: the number of full batches is a multiple of it; the last batch then stands for a whole step,
+            and has fewer rows than that.
+        full: full batches.
+        tail: rows of the unfilled last batch, 0 for none.
+        target: (full, tail) that the plan drawn at construction started from; differs from what it reached where rows
+            found no place.
+    """
+
+    rows: int
+    batch_size: int
+    batches_per_step: int
+    full: int
+    tail: int
+    target: tuple[int, int]
+
+    def __len__(self) -> int:
+        return self.full + (self.tail > 0)
+
+    @property
+    def planned(self) -> int:
+        """Rows in each epoch's plan."""
+        return self.full * self.batch_size + self.tail
+
+    @property
+    def left_out(self) -> int:
+        """Rows that each epoch leaves out."""
+        return self.rows - self.planned
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """One epoch.
+
+    Args:
+        order: int32 of shape (planned rows,); the rows of the full batches, then those of the last one.
+        left_out: int32; rows that are not in the plan.
+        capacity: says where to cut the order.
+    """
+
+    order: Rows
+    left_out: Rows
+    capacity: Capacity
+
+    def __len__(self) -> int:
+        return len(self.capacity)
+
+    def __iter__(self) -> Iterator[Rows]:
+        """The rows of each batch."""
+        end = self.capacity.full * self.capacity.batch_size
+        for start in range(0, end, self.capacity.batch_size):
+            yield self.order[start : start + self.capacity.batch_size]
+        if end < len(self.order):
+            yield self.order[end:]
+
+
+def capacity(duplicates: Duplicates, batch_size: int, drop_last: bool = False, batches_per_step: int = 1) -> Capacity:
+    """Number of batches of every epoch, exact.
+
+    Args:
+        duplicates: the values that keep rows apart.
+        batch_size: rows per full batch.
+        drop_last: leave out the rows of the unfilled last batch.
+        batches_per_step: see ``Capacity``.
+
+    Raises:
+        ValueError: If there are no rows or the batch size is below 1.
+    """
+    if duplicates.rows < 1:
+        raise ValueError("The dataset has no rows to plan; pass a dataset with at least one row.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    full, tail = target = _target(duplicates, batch_size, batches_per_step, drop_last)
+    if not (_is_sparse(duplicates, full) or duplicates.single):
+        first = Capacity(duplicates.rows, batch_size, batches_per_step, full, tail, target)
+        found = _found(duplicates, first, Rng(_FIRST, 1))
+        full, tail = found.full, 0 if drop_last else found.tail
+    return Capacity(duplicates.rows, batch_size, batches_per_step, full, tail, target)
+
+
+def plan_epoch(duplicates: Duplicates, capacity: Capacity, seed: int, epoch: int) -> Plan:
+    """Draw one epoch.
+
+    Args:
+        duplicates: the values that keep rows apart.
+        capacity: of these values, see ``capacity``.
+        seed: non-negative integer.
+        epoch: non-negative integer.
+
+    Raises:
+        ValueError: If seed or epoch is negative, or the capacity is of another number of rows.
+    """
+    if seed < 0 or epoch < 0:
+        raise ValueError(f"seed and epoch must not be negative, got seed {seed} and epoch {epoch}.")
+    if duplicates.rows != capacity.rows:
+        raise ValueError(
+            f"The capacity is of {capacity.rows} rows, the values are of {duplicates.rows}; compute it anew."
+        )
+    found = _found(duplicates, capacity, Rng(seed, epoch, 0))
+    if (capacity.full, capacity.tail) == capacity.target and found.planned == capacity.planned:
+        return Plan(found.order[: capacity.planned], found.order[capacity.planned :], capacity)
+    if found.full < capacity.full or found.planned < capacity.planned:
+        found = _found(duplicates, capacity, Rng(_FIRST, 1))
+    return _shuffled(found, capacity, Rng(seed, epoch, 1))
+
+
+def _is_sparse(duplicates: Duplicates, full: int) -> bool:
+    """Whether a conflicting row can change places with every second row, whatever the assignment."""
+    return duplicates.columns * (duplicates.largest - 1) * _SPARSE <= full
+
+
+def _target(duplicates: Duplicates, batch_size: int, batches_per_step: int, drop_last: bool) -> tuple[int, int]:
+    """Most full batches, and rows of the last, for which every value has room."""
+    order = Rng(_FIRST, 0).permutation(duplicates.rows)
+    step_size = batch_size * batches_per_step
+
+    def kept(batches: int) -> int:
+        return duplicates.rows - len(surplus(duplicates, batch_size, batches, order))
+
+    low = high = duplicates.rows // step_size
+    while kept(low * batches_per_step) < low * step_size:
+        low, high = low * 3 // 4, low - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = kept(middle * batches_per_step) >= middle * step_size
+        low, high = (middle, high) if fits else (low, middle - 1)
+    spare = kept(low * batches_per_step + 1) - low * step_size
+    return low * batches_per_step, 0 if drop_last else min(max(spare, 0), step_size - 1)
+
+
+def _found(duplicates: Duplicates, capacity: Capacity, rng: Rng) -> Assignment:
+    """An assignment without conflicts, of the target if the search succeeds."""
+    full, tail = capacity.target
+    order = first_order(duplicates, capacity.batch_size, full, tail, rng)
+    first = Assignment(duplicates, order, capacity.batch_size, full, tail)
+    return repaired(first, rng, capacity.batches_per_step)
+
+
+def _shuffled(found: Assignment, capacity: Capacity, rng: Rng) -> Plan:
+    """The plan found with its full batches, and the rows of each batch, in random order."""
+    size = capacity.batch_size
+    batches = np.arange(found.full, dtype=np.int32)
+    rng.shuffle(batches)
+    order = found.order.copy()
+    order[: found.full * size] = order[: found.full * size].reshape(-1, size)[batches].reshape(-1)
+    planned = order[: capacity.planned]
+    for low in range(0, len(planned), size):
+        rng.shuffle(planned[low : low + size])
+    return Plan(planned, order[capacity.planned :], capacity)

@@ -1,0 +1,1 @@
+"""The pull requests for accelerate and transformers."""
