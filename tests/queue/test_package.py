@@ -1,6 +1,6 @@
 """What gets installed: upstream's package, complete, with the series applied and nothing else.
 
-The series under test is the checkout's own, or a toy where there is none yet; the checkout itself is never built in.
+The series under test is the checkout's own; the checkout itself is never built in.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from pathlib import Path
 import pytest
 from packaging.metadata import Metadata
 from packaging.requirements import Requirement
-from toy_queue import OWN, build, copy_checkout, queue, run
+from toy_queue import build, copy_checkout, queue, run
 
+from patchqueue.git import PatchQueueError
 from patchqueue.hatch_build import mark_modified
-from patchqueue.series import PACKAGE, Line, PatchQueueError, promised, upstream_wheel
+from patchqueue.series import PACKAGE, Line, promised
+from patchqueue.tree import upstream_wheel
 from patchqueue.upstream_metadata import project_table
 
-VERSION = "6.2.0+epoch.1"
+VERSION = "6.2.0+epoch.2"
 DIST_INFO = f"{PACKAGE}-{VERSION}.dist-info"
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_EXTRA_INDEX_URL": "", "PIP_CONFIG_FILE": os.devnull}
 
@@ -70,6 +72,12 @@ def contents(archive: bytes) -> dict[str, bytes]:
         return {name: file.read(name) for name in file.namelist()}
 
 
+def added(line: Line) -> set[str]:
+    """What the fork has beside upstream's files: own modules, and the features as they are in the checkout."""
+    features = {file for feature in line.features for file in (line.root / PACKAGE / feature).rglob("*.py")}
+    return {*line.own_modules(), *(file.relative_to(line.root).as_posix() for file in features)}
+
+
 def package(files: dict[str, bytes]) -> dict[str, bytes]:
     """The files of the import package, in an archive that holds more."""
     return {name: data for name, data in files.items() if name.startswith(f"{PACKAGE}/")}
@@ -102,11 +110,11 @@ def installed_text(folder: Path, name: str) -> str:
 # --- the wheel
 
 
-def test_the_wheel_holds_upstreams_files_and_the_own_modules_alone(
+def test_the_wheel_holds_upstreams_files_the_own_modules_and_the_features_alone(
     line: Line, wheel: dict[str, bytes], upstream: dict[str, bytes]
 ) -> None:
     """Nothing is lost, and no test, document or stray file of the checkout gets in."""
-    assert set(package(wheel)) == set(package(upstream)) | set(line.own_modules())
+    assert set(package(wheel)) == set(package(upstream)) | added(line)
     assert {name.partition("/")[0] for name in wheel} == {PACKAGE, DIST_INFO}
 
 
@@ -120,18 +128,21 @@ def test_files_that_no_patch_names_are_upstreams_with_lf(
 
 
 def test_modified_files_alone_carry_one_notice_below_which_the_patched_text_follows(
-    line: Line, wheel: dict[str, bytes], tmp_path: Path
+    line: Line, wheel: dict[str, bytes], upstream: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """Without its notice each modified file is the blob that the last patch promises."""
+    """Without its notice each modified file is what plain `git apply` makes of the release."""
     notice = b"# Modified from sentence-transformers 6.2.0 by the patches that NOTICE describes.\n"
-    own = line.own_modules()
-    blobs = {path: new for patch in line.patches for path, _, new in sorted(promised(patch))}
-    modified = {path for path in blobs if path.startswith(f"{PACKAGE}/") and path not in own}
-    assert modified
-    assert {name for name, data in package(wheel).items() if notice in data} == modified
-    for name in modified | set(own):
-        (tmp_path / "file").write_bytes(wheel[name].replace(notice, b"", 1))
-        assert run(tmp_path, "git", "hash-object", "--no-filters", "file").stdout.strip() == blobs[name]
+    for name, data in package(upstream).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data.replace(b"\r\n", b"\n"))
+    run(tmp_path, "git", "init", "--quiet")
+    for patch in line.patches:
+        run(tmp_path, "git", "apply", str(patch))
+    named = {path for patch in line.patches for path, _, _ in promised(patch) if path.startswith(f"{PACKAGE}/")}
+    assert {name for name, data in package(wheel).items() if notice in data} == named - set(line.own_modules())
+    assert {name: wheel[name].replace(notice, b"", 1) for name in named} == {
+        name: (tmp_path / name).read_bytes() for name in named
+    }
 
 
 def test_a_notice_stays_below_the_lines_that_python_reads_only_at_the_top(line: Line, tmp_path: Path) -> None:
@@ -273,25 +284,26 @@ def test_an_upgrade_over_upstream_and_back_leaves_no_residue(line: Line, wheel_f
         states.append({str(found.relative_to(site)) for found in site.rglob("*")})
     assert states[0] == states[2]
     changed = {name.replace(VERSION, "6.2.0") for name in states[1]} ^ states[0]
-    folders = {str(parent) for path in line.own_modules() for parent in Path(path).parents}
+    folders = {str(parent) for path in added(line) for parent in Path(path).parents}
     dist_info = {f"{PACKAGE}-6.2.0.dist-info/{name}" for name in ("top_level.txt", "licenses/NOTICE")}
-    assert changed - folders == set(line.own_modules()) | dist_info
+    assert changed - folders == added(line) | dist_info
 
 
 def test_an_editable_install_shows_edits_on_both_sides_at_once(checkout: Path, tmp_path: Path) -> None:
-    """Own modules come from the checkout, upstream's files from the unpacked tree; installing again keeps both."""
+    """Own modules and features come from the checkout, the rest from the unpacked tree; installing again keeps both."""
     copy = Path(shutil.copytree(checkout, tmp_path / "copy"))
     line = Line.load(copy)
-    own = OWN if OWN in line.own_modules() else min(line.own_modules())
+    own, feature = min(line.own_modules()), f"{PACKAGE}/{line.features[0]}/__init__.py"
     pip = empty_venv(tmp_path)
     code = "import sys; from hatchling.build import build_editable; print(build_editable(sys.argv[1]))"
     for _ in range(2):
         run(copy, sys.executable, "-c", code, str(tmp_path))
         (editable,) = tmp_path.glob("*.whl")
         run(tmp_path, *pip, "install", "--no-index", "--no-deps", "--force-reinstall", str(editable))
-        line.own_file(own).write_text("OWN = 'edited'\n")
+        for path in (own, feature):
+            (copy / path).write_text("OWN = 'edited'\n")
         (line.scratch / PACKAGE / "util" / "tensor.py").write_text("SCRATCH = 'edited'\n")
-        assert installed_text(tmp_path, own) == "OWN = 'edited'\n"
+        assert installed_text(tmp_path, own) == installed_text(tmp_path, feature) == "OWN = 'edited'\n"
         assert installed_text(tmp_path, f"{PACKAGE}/util/tensor.py") == "SCRATCH = 'edited'\n"
     assert VERSION in run(tmp_path, *pip, "list").stdout
 
@@ -303,10 +315,10 @@ def test_pip_installs_from_a_git_tag_and_freeze_says_so(
     """The way users install, in an isolated build; the frozen line names the commit."""
     copy = Path(shutil.copytree(checkout, tmp_path / "repo"))
     identity = ("-c", "user.name=A", "-c", "user.email=a@b")
-    for args in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"], ["tag", "v6.2.0-epoch.1"]):
+    for args in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"], ["tag", "v6.2.0-epoch.2"]):
         run(copy, "git", *identity, *args)
     pip = empty_venv(tmp_path)
-    wanted = f"sentence-transformers[train] @ git+file://localhost{copy}@v6.2.0-epoch.1"
+    wanted = f"sentence-transformers[train] @ git+file://localhost{copy}@v6.2.0-epoch.2"
     run(tmp_path, *pip, "install", "--no-deps", wanted)
     commit = run(copy, "git", "rev-parse", "HEAD").stdout.strip()
     assert run(tmp_path, *pip, "freeze").stdout == f"sentence-transformers @ git+file://localhost{copy}@{commit}\n"

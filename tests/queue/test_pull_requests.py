@@ -1,23 +1,110 @@
-"""The reproductions in the texts for upstream print what the texts say, on the release and with the series."""
+"""Each fix by itself: it applies to the pristine release, its tests fail there without it and pass with it, and its
+text is a pull request whose reproduction prints what it says.
+
+The stack is tested with the package that is installed: `python -m pytest build/sentence-transformers-6.2.0/tests`.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
+import shutil
 import sys
-from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
-from toy_queue import ROOT, if_installed, run
+from toy_queue import ROOT, installed, run
 
-from patchqueue.series import Line, start_tree
+from patchqueue.git import git
+from patchqueue.scratch import lay_out
+from patchqueue.series import Line, needs, promised
+from patchqueue.tree import PRISTINE, STACK, start_tree
 
-pytestmark = pytest.mark.slow
-ROOTS = ("accelerate/1.15.0", "transformers/5.23.0")
-FORK = "sentence-transformers/6.2.0"
-PRISTINE = str(ROOT / "build" / "pristine")
+RELEASED = str(ROOT / "build" / "pristine")
+"""The other packages, as released, come from the environment; this one takes the place of the fork."""
+SERIES = [ROOT / "patches" / name for name in ("sentence-transformers/6.2.0", "accelerate/1.15.0", "transformers/5.24.0")]
+FIXES = {
+    f"{series.parent.name}/{fix.name}": fix
+    for series in SERIES
+    if (series / "upstream.txt").is_file()
+    for fix in sorted(series.glob("[0-9][0-9]-*"))
+}
+each_fix = pytest.mark.parametrize("name", FIXES)
+
+
+@pytest.fixture(scope="session")
+def branches(tmp_path_factory: pytest.TempPathFactory):
+    """A tree with a branch for each fix of a series, made once for each."""
+
+    @cache
+    def make(series: Path) -> Path:
+        line, tree = Line.find(str(series), ROOT), tmp_path_factory.mktemp("branches") / "tree"
+        start_tree(line, tree)
+        assert lay_out(line, tree) == []
+        return tree
+
+    return make
+
+
+def exported(tree: Path, branch: str, folder: Path) -> Path:
+    """The files of a branch, in a folder of their own."""
+    git(tree, "worktree", "add", "--quiet", "--detach", str(folder), branch)
+    return folder
+
+
+def environment(package: Path) -> dict[str, str]:
+    """An environment in which the packages of a tree come first, and all others are as released."""
+    path = os.pathsep.join([str(package / "src"), str(package), RELEASED])
+    return {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def tests_of(fix: Path) -> list[str]:
+    """The test files that the patches of a fix bring or change."""
+    paths = {path for patch in fix.glob("*.patch") for path, _, _ in promised(patch)}
+    return sorted(path for path in paths if path.startswith("tests/") and Path(path).name.startswith("test_"))
+
+
+@pytest.mark.slow
+@each_fix
+def test_the_tests_of_a_fix_fail_on_the_release_and_pass_with_it(name: str, branches, tmp_path: Path) -> None:
+    """Red without the fix, green with it, each fix alone (or on the one that it needs)."""
+    fix = FIXES[name]
+    if not installed(f"{fix.parents[1].name}/{fix.parent.name}"):
+        pytest.skip("another release is installed")
+    tree = branches(fix.parent)
+    patched = exported(tree, fix.name, tmp_path / "patched")
+    without = exported(tree, needs(fix) or PRISTINE, tmp_path / "without")
+    assert tests_of(fix)
+    for file in tests_of(fix):
+        (without / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(patched / file, without / file)
+    pytest_command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests_of(fix))
+    green = run(patched, *pytest_command, check=False, env=environment(patched))
+    red = run(without, *pytest_command, check=False, env=environment(without))
+    assert green.returncode == 0, green.stdout
+    assert red.returncode == 1 and " failed" in red.stdout, red.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("series", SERIES, ids=lambda series: series.parent.name)
+def test_the_tests_of_all_fixes_pass_on_the_stack(series: Path, branches, tmp_path: Path) -> None:
+    """Whatever the fixes do to each other."""
+    if not installed(f"{series.parent.name}/{series.name}"):
+        pytest.skip("another release is installed")
+    stack = exported(branches(series), STACK, tmp_path / "stack")
+    done = run(stack, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", env=environment(stack))
+    assert " failed" not in done.stdout
+
+
+@each_fix
+def test_the_text_is_a_pull_request(name: str) -> None:
+    """A title and at most 60 lines, with a reproduction of about 20 and its output before and after."""
+    text = (FIXES[name] / "PULL_REQUEST.md").read_text("utf-8")
+    assert text.startswith("# ") and len(text.splitlines()) <= 60
+    (script,), outputs = block(text, "python"), block(text, "text")
+    assert len(script.splitlines()) <= 25 and len(outputs) == 2
 
 
 def block(text: str, language: str) -> list[str]:
@@ -25,26 +112,29 @@ def block(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
-def printed(script: str, folder: Path, path: str) -> str:
-    """What the script prints about rows, started by the command in its first line, with `path` before the fork."""
+@pytest.mark.slow
+@each_fix
+def test_the_reproduction_prints_what_the_text_says(name: str, branches, tmp_path: Path) -> None:
+    """On the release, and with the fix alone, each line of the text's block is printed; the order of ranks is free."""
+    fix = FIXES[name]
+    if not installed(f"{fix.parents[1].name}/{fix.parent.name}"):
+        pytest.skip("another release is installed")
+    text = (fix / "PULL_REQUEST.md").read_text("utf-8")
+    (script,), (before, after) = block(text, "python"), block(text, "text")
+    assert before != after
+    tree = branches(fix.parent)
+    for start, expected in ((needs(fix) or PRISTINE, before), (fix.name, after)):
+        package = exported(tree, start, tmp_path / f"package-{start}")
+        said = printed(script, tmp_path / f"run-{start}", package)
+        wanted = {line.strip() for line in expected.splitlines()} - {"", "…"}
+        assert {line for line in wanted if line not in said} == set(), said
+
+
+def printed(script: str, folder: Path, package: Path) -> str:
+    """What the script prints, started by the command in its first line."""
     folder.mkdir()
     (folder / "reproduction.py").write_text(script, "utf-8")
     program, *arguments = shlex.split(script.partition("\n")[0].removeprefix("# "))
     module = {"python": [], "torchrun": ["-m", "torch.distributed.run"]}[program]
-    said = run(folder, sys.executable, *module, *arguments, env={"PYTHONPATH": path}).stdout
-    return "".join(re.findall(r"(?:whole|resumed|dispatched): \[\[.*\]\]\n", said))
+    return run(folder, sys.executable, *module, *arguments, check=False, env=environment(package)).stdout
 
-
-@pytest.mark.parametrize("name", if_installed(*ROOTS, FORK))
-def test_reproduction_prints_what_the_text_says(name: str, tree: Callable[[str], Path], tmp_path: Path) -> None:
-    """Each text holds the script, its lines as released, and its lines with the change."""
-    line = Line.find(name, ROOT)
-    text = (line.series / "PULL_REQUEST.md").read_text("utf-8")
-    (script,), (released, patched) = block(text, "python"), block(text, "text")
-    paths = (PRISTINE, os.environ.get("PYTHONPATH", ""))
-    if name in ROOTS:
-        start_tree(line, tmp_path / "released")
-        paths = (f"{tmp_path / 'released' / 'src'}:{PRISTINE}", f"{tree(name) / 'src'}:{PRISTINE}")
-    assert printed(script, tmp_path / "before", paths[0]) == released
-    assert printed(script, tmp_path / "after", paths[1]) == patched
-    assert released != patched
