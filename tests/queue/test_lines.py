@@ -11,7 +11,6 @@ import pytest
 from toy_queue import ROOT, copy_checkout, run
 
 from patchqueue.rules import check
-from patchqueue.git import PatchQueueError, git
 from patchqueue.series import Line
 
 LINES = {

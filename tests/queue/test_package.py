@@ -290,7 +290,7 @@ def test_an_upgrade_over_upstream_and_back_leaves_no_residue(line: Line, wheel_f
 
 
 def test_an_editable_install_shows_edits_on_both_sides_at_once(checkout: Path, tmp_path: Path) -> None:
-    """Own modules and features come from the checkout, the rest from the unpacked tree; installing again keeps both."""
+    """Own modules and features are the checkout's, the rest the unpacked tree's; installing again keeps both."""
     copy = Path(shutil.copytree(checkout, tmp_path / "copy"))
     line = Line.load(copy)
     own, feature = min(line.own_modules()), f"{PACKAGE}/{line.features[0]}/__init__.py"

@@ -11,20 +11,20 @@ import re
 import shlex
 import shutil
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
 from toy_queue import ROOT, installed, run
 
 from patchqueue.git import git
-from patchqueue.scratch import lay_out
-from patchqueue.series import Line, needs, promised
-from patchqueue.tree import PRISTINE, STACK, start_tree
+from patchqueue.series import needs, promised
+from patchqueue.tree import PRISTINE, STACK
 
 RELEASED = str(ROOT / "build" / "pristine")
 """The other packages, as released, come from the environment; this one takes the place of the fork."""
-SERIES = [ROOT / "patches" / name for name in ("sentence-transformers/6.2.0", "accelerate/1.15.0", "transformers/5.24.0")]
+SERIES = [
+    ROOT / "patches" / name for name in ("sentence-transformers/6.2.0", "accelerate/1.15.0", "transformers/5.24.0")
+]
 FIXES = {
     f"{series.parent.name}/{fix.name}": fix
     for series in SERIES
@@ -32,20 +32,6 @@ FIXES = {
     for fix in sorted(series.glob("[0-9][0-9]-*"))
 }
 each_fix = pytest.mark.parametrize("name", FIXES)
-
-
-@pytest.fixture(scope="session")
-def branches(tmp_path_factory: pytest.TempPathFactory):
-    """A tree with a branch for each fix of a series, made once for each."""
-
-    @cache
-    def make(series: Path) -> Path:
-        line, tree = Line.find(str(series), ROOT), tmp_path_factory.mktemp("branches") / "tree"
-        start_tree(line, tree)
-        assert lay_out(line, tree) == []
-        return tree
-
-    return make
 
 
 def exported(tree: Path, branch: str, folder: Path) -> Path:
@@ -137,4 +123,3 @@ def printed(script: str, folder: Path, package: Path) -> str:
     program, *arguments = shlex.split(script.partition("\n")[0].removeprefix("# "))
     module = {"python": [], "torchrun": ["-m", "torch.distributed.run"]}[program]
     return run(folder, sys.executable, *module, *arguments, check=False, env=environment(package)).stdout
-
