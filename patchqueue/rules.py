@@ -30,7 +30,8 @@ def faults(line: Line, fix: Path) -> list[str]:
     """What the text of a fix shows."""
     found = []
     text, created, chain = fix / "PULL_REQUEST.md", line.created(), line.chain(fix)
-    if not text.is_file() or not text.read_text("utf-8").startswith("# "):
+    # A line for an older release, which lies in its own folder, is for no pull request
+    if line.series != line.root and not (text.is_file() and text.read_text("utf-8").startswith("# ")):
         found.append("has no PULL_REQUEST.md that begins with '# ' and a title")
     for patch in mails(fix):
         message = patch.read_text("utf-8").partition("\ndiff --git ")[0]

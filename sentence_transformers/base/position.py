@@ -24,7 +24,7 @@ def resumed_position(
     num_update_steps_per_epoch: int,
     num_train_epochs: int,
     checkpoint: str,
-) -> tuple[int, int]:
+) -> tuple[int, int] | None:
     """
     The place that a checkpoint names.
 
@@ -36,16 +36,20 @@ def resumed_position(
         checkpoint (str): The folder.
 
     Returns:
-        Tuple[int, int]: The epoch, and the number of batches of it to skip.
+        Tuple[int, int], optional: The epoch, and the number of batches of it to skip. None if no epoch would be left
+        by the state, and the loader promises another length than before, as when rows were added.
     """
     epoch, part = int(state.epoch), state.epoch % 1
     control = state.stateful_callbacks.get("TrainerControl", {}).get("args", {})
     if part and control.get("should_epoch_stop"):
         return epoch + 1, 0
-    if num_train_epochs == sys.maxsize:
-        # Without a length, `max_steps` counts as one epoch: that of the run that wrote the checkpoint
+    if num_train_epochs == sys.maxsize or epoch >= num_train_epochs:
         with open(os.path.join(checkpoint, TRAINER_STATE_NAME), encoding="utf-8") as f:
-            num_update_steps_per_epoch = json.load(f)["max_steps"]
+            saved = json.load(f)
+        if num_train_epochs == sys.maxsize:  # without a length, `max_steps` of the run so far counts as one epoch
+            num_update_steps_per_epoch = saved["max_steps"]
+        elif saved["max_steps"] * num_train_epochs != state.max_steps * saved["num_train_epochs"]:
+            return None
     # The last step of an epoch may accumulate fewer batches, so that the product exceeds the steps by less than one
     step = int(part * num_update_steps_per_epoch + 1e-3)
     # Shared by other processes, an epoch can have a step less than before, and the product be less than the steps

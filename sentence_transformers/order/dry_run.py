@@ -15,9 +15,10 @@ this once.
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +26,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate.data_loader import BatchSamplerShard, DataLoaderDispatcher, prepare_data_loader
-from accelerate.state import AcceleratorState, PartialState, is_initialized
 from datasets import Dataset, DatasetDict
 from sentence_transformers.base.data_collator import DEFAULT_LABEL_COLUMNS
 from sentence_transformers.base.trainer import BaseTrainer
@@ -79,7 +79,7 @@ class DryRun:
         self.rows = sum(map(len, self.datasets.values()))
         several = not isinstance(dataset, Dataset)
         # accelerate takes a seed from the global generator, as set by `seed`
-        with torch.random.fork_rng(devices=[]), _in_a_world_of(self.world_size):
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(args.seed)
             data = DatasetDict(self.datasets) if several else dataset
             self.loader: Any = _loader(data, self.args, world, loss, trainer_class)
@@ -128,15 +128,13 @@ class DryRun:
         Yields:
             list: For each process, in the order of ranks, the rows of its batch; an empty list where it has none.
         """
-        with _in_a_world_of(self.world_size):
-            _tell_epoch(self.loader, number)
-            self._drawn.begin(len(self))
-            if isinstance(self.loader, DataLoaderDispatcher):
-                yield from self._dispatched()
-            elif self.world_size == 1:
-                yield from ([list(batch)] for batch in self._drawn.over(self.loader.batch_sampler))
-            else:
-                yield from self._sharded()
+        _tell_epoch(self.loader, number)
+        self._drawn.begin(len(self))
+        if isinstance(self.loader, DataLoaderDispatcher):
+            return self._dispatched()
+        if self.world_size == 1:
+            return ([list(batch)] for batch in self._drawn.over(self.loader.batch_sampler))
+        return self._sharded()
 
     def _sharded(self) -> Iterator[Step]:
         """One pass of the sampler for all shards, which go on in step."""
@@ -248,21 +246,6 @@ class _Rows:
         return rows
 
 
-@contextmanager
-def _in_a_world_of(num_processes: int) -> Iterator[None]:
-    """Samplers that ask accelerate for the number of processes are told this one."""
-    state, was_initialized = PartialState(), is_initialized()
-    if not was_initialized:
-        AcceleratorState()
-    before, state.num_processes = state.num_processes, num_processes
-    try:
-        yield
-    finally:
-        state.num_processes = before
-        if not was_initialized:
-            AcceleratorState._reset_state()
-
-
 def _tell_epoch(loader: Any, epoch: int) -> None:
     """Tell the epoch as the installed trainer does: transformers one wrapper deep, the fork down to what plans."""
     loader.set_epoch(epoch)
@@ -293,6 +276,9 @@ def _args_of_one(args: BaseTrainingArguments, world_size: int) -> BaseTrainingAr
     args.dataloader_drop_last = args.dataloader_drop_last or world_size > 1
     if world_size > 1:
         args._n_gpu = 1
+    # A sampler that asks accelerate for the number of processes would be told that of this run
+    if callable(args.batch_sampler) and "num_processes" in inspect.signature(args.batch_sampler).parameters:
+        args.batch_sampler = partial(args.batch_sampler, num_processes=world_size)
     return args
 
 

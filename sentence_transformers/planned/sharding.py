@@ -48,7 +48,7 @@ class ProcessBatches(BatchSampler):
     The batches of single processes, ``num_processes`` for each step.
 
     Args:
-        steps (BatchSampler): Yields the rows of each step.
+        steps (BatchSampler): Yields the rows of each step; takes the epoch.
         num_processes (int): The number of processes.
         batch_size (int, optional): What accelerate is told of the number of rows in a batch. None, the default, tells
             it to take batches of any length.
@@ -59,6 +59,10 @@ class ProcessBatches(BatchSampler):
         self.num_processes = num_processes
         self.batch_size = batch_size
         self.drop_last = False
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of the sampler beneath; accelerate and transformers do not look that deep."""
+        self.batch_sampler.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in self.batch_sampler:

@@ -58,7 +58,7 @@ def recorded(run: Run) -> Record:
         record.append(trainer)
         return trainer
 
-    rows = train(replace(run, trainer=build))
+    rows = train(replace(run, trainer=build, gradients=True))
     trainer, *steps = record
     evaluations = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
     return [{**step, "rows": taken} for step, taken in zip(steps, rows)] + [{"evaluations": evaluations}]

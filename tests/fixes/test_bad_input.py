@@ -38,7 +38,13 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "a batch of one that cannot be split": ({"batch_size": 1, "accelerator": {"split_batches": True}}, SPLIT),
     "too few rows for a step": (
         {"rows": (10,)},
-        ("ValueError", "no step", "10 rows are too few for a batch of 8", "2 processes", "per_device_train_batch_size"),
+        (
+            "ValueError",
+            "no step",
+            "10 rows are too few for a batch of 8",
+            "2 processes",
+            "per_device_train_batch_size",
+        ),
     ),
     "a dataset too small for a step of all": (
         {"rows": (3, 96), "multi": "round_robin"},

@@ -48,7 +48,7 @@ def run_of(launch: str, folder: Path, model: str, **changes: Any) -> tuple[int, 
     """The number of processes, and a run with batches that do not fit."""
     world_size, settings = LAUNCHES[launch]
     batch_size = 16 if launch == "split" else 8
-    run = Run(str(folder), model, rows=(ROWS,), batch_size=batch_size, epochs=2, trainer=small_memory, gradients=True)
+    run = Run(str(folder), model, rows=(ROWS,), batch_size=batch_size, epochs=2, trainer=small_memory)
     return world_size, replace(run, **{**settings, **changes})
 
 
