@@ -138,6 +138,6 @@ def _conflict(line: Line, patch: Path, tree: Path, said: str) -> PatchQueueError
     fix = patch.parent.name
     return PatchQueueError(
         f"{fix}/{patch.name} does not apply to {', '.join(names) or 'this clone'}: made for "
-        f"{'=='.join(line.upstream)}, it has other lines. Nothing was changed. To resolve it by hand, unpack; then, in the clone,\n"
-        f"  git fetch {line.scratch} {fix}; git cherry-pick FETCH_HEAD" + ("" if names else f"\n{said}")
+        f"{'=='.join(line.upstream)}, it finds other lines. Nothing was changed. To resolve it by hand, unpack, and "
+        f"in the clone\n  git fetch {line.scratch} {fix}; git cherry-pick FETCH_HEAD" + ("" if names else f"\n{said}")
     )

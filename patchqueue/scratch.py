@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 
 from patchqueue.git import PatchQueueError, git
@@ -191,12 +192,15 @@ def _refuse(tree: Path) -> None:
 def _take_over(line: Line, tree: Path) -> None:
     """Put own modules that were edited in the checkout into the commit that creates them, the last of its branch."""
     for path, file in line.own_files().items():
-        stacked = git(tree, "rev-parse", f"refs/unpacked/{STACK}:{path}")
-        if not file.is_file() or git(tree, "hash-object", "--no-filters", str(file.resolve())) == stacked:
+        *others, fix = sorted(
+            {patch.parent.name for patch in line.patches if path in map(itemgetter(0), promised(patch))}
+        )
+        unpacked = git(tree, "rev-parse", "--revs-only", f"refs/unpacked/{fix}:{path}")  # nothing: it did not apply
+        if not unpacked or not file.is_file():
             continue
-        fixes = {patch.parent.name for patch in line.patches for changed, _, _ in promised(patch) if changed == path}
-        fix = min(fixes)
-        if len(fixes) > 1 or git(tree, "rev-parse", "--revs-only", f"{fix}:{path}") != stacked:
+        if git(tree, "hash-object", "--no-filters", str(file.resolve())) == unpacked:
+            continue
+        if others or git(tree, "rev-parse", "--revs-only", f"{fix}:{path}") != unpacked:
             raise PatchQueueError(
                 f"{path} was edited in {file}, but is not of {fix} alone or has changed on that branch, too: make the "
                 f"edit there, in {tree}, restore {file}, and refresh."
