@@ -24,6 +24,7 @@ RELEASED = {  # the losses of the release that have parameters of their own, and
     "SoftmaxLoss",  # a classifier
     "EmbedDistillLoss",  # a projection
     "MSELoss",  # the same
+    "SparseMSELoss",  # the same, by inheritance
     "DenoisingAutoEncoderLoss",  # a decoder
     "ContrastiveTensionLoss",  # a second model
     "ContrastiveTensionLossInBatchNegatives",  # a second model and a temperature

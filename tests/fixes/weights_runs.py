@@ -126,10 +126,10 @@ def trainer_of(
 
 
 def weights(trainer: Any) -> tuple[str, str]:
-    """Digests of the model's parameters, and of the loss's own."""
+    """Digests of the model's parameters, and of those that the loss trains of its own."""
     model = {id(parameter) for parameter in trainer.model.parameters()}
     modules = trainer.loss.values() if isinstance(trainer.loss, dict) else [trainer.loss]
-    own = [parameter for loss in modules for parameter in loss.parameters() if id(parameter) not in model]
+    own = [p for loss in modules for p in loss.parameters() if id(p) not in model and p.requires_grad]
     return digest(trainer.model.parameters()), digest(own)
 
 
