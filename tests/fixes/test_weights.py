@@ -24,7 +24,7 @@ RELEASED = {  # the losses of the release that have parameters of their own, and
     "SoftmaxLoss",  # a classifier
     "EmbedDistillLoss",  # a projection
     "MSELoss",  # the same
-    "SparseMSELoss",  # the same, by inheritance
+    "SparseMSELoss",  # inherits the code of the projection, and takes none
     "DenoisingAutoEncoderLoss",  # a decoder
     "ContrastiveTensionLoss",  # a second model
     "ContrastiveTensionLossInBatchNegatives",  # a second model and a temperature
