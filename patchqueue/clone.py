@@ -137,7 +137,7 @@ def _conflict(line: Line, patch: Path, tree: Path, said: str) -> PatchQueueError
     names = names or sorted(set(re.findall(r"^error: (?:patch failed: )?(\S+?):", said, re.MULTILINE)))
     fix = patch.parent.name
     return PatchQueueError(
-        f"{fix}/{patch.name} does not apply to {', '.join(names) or 'the clone'}: made for {'=='.join(line.upstream)}; "
-        f"this clone has other lines. Nothing was changed. To resolve it by hand, unpack; then, in the clone,\n"
+        f"{fix}/{patch.name} does not apply to {', '.join(names) or 'this clone'}: made for "
+        f"{'=='.join(line.upstream)}, it has other lines. Nothing was changed. To resolve it by hand, unpack; then, in the clone,\n"
         f"  git fetch {line.scratch} {fix}; git cherry-pick FETCH_HEAD" + ("" if names else f"\n{said}")
     )

@@ -142,10 +142,11 @@ def _commit(line: Line, patches: list[Path], tree: Path) -> None:
 def _failed_hunk(line: Line, patches: list[Path], tree: Path, said: str) -> PatchQueueError:
     """The patch, file, line, expected and found lines of the first hunk that git refused."""
     session = tree / ".git" / "rebase-apply" / "next"
+    patch = patches[int(session.read_text()) - 1] if session.is_file() else patches[0]
     where = re.search(r"patch failed: (.+):(\d+)$", said, re.MULTILINE)
-    if where is None or not session.is_file():
-        return PatchQueueError(f"{line.series}: git am could not apply the patches.\n{said}")
-    patch, path, start = patches[int(session.read_text()) - 1], where[1], int(where[2])
+    if where is None:
+        return PatchQueueError(f"{patch.parent.name}/{patch.name} does not apply.\n{said}")
+    path, start = where[1], int(where[2])
     section = patch.read_text("utf-8").partition(f"diff --git a/{path} ")[2].partition("\ndiff --git ")[0]
     hunk = re.search(rf"^@@ -{start}[, ].*\n((?:[ +\-\\].*\n?)*)", section, re.MULTILINE)
     expected = [text[1:] for text in hunk[1].splitlines() if text[0] in " -"] if hunk else []

@@ -11,43 +11,38 @@ import pytest
 from toy_queue import ROOT, copy_checkout, run
 
 from patchqueue.rules import check
-from patchqueue.series import Line
+from patchqueue.series import Line, promised
 
 LINES = {
     line.upstream[1]: line for line in (Line.load(folder.parent) for folder in ROOT.glob("patches/*/*/pyproject.toml"))
 }
 NEWEST = Line.load(ROOT)
-ROOTS = [Line.find(name, ROOT) for name in ("accelerate/1.15.0", "transformers/5.23.0")]
+SERIES = [Line.find(str(pin.parent), ROOT) for pin in sorted(ROOT.glob("patches/*/*/upstream.txt"))]
 
 
-def by_name(line: Line) -> dict[str, str]:
-    """The blob of each own module, by file name: older releases have other folders."""
-    return {Path(path).name: blob for path, blob in line.own_modules().items()}
+def by_name(line: Line) -> dict[str, set[str]]:
+    """The blobs that the patches make of each own module, by file name: older releases have other folders."""
+    own = line.own_modules()
+    made: dict[str, set[str]] = {}
+    for patch in line.patches:
+        for path, _, blob in promised(patch):
+            if path in own:
+                made.setdefault(Path(path).name, set()).add(blob)
+    return made
 
 
 @pytest.mark.parametrize("release", LINES)
 def test_own_modules_are_the_same_in_every_line(release: str) -> None:
     """A module that two lines have is one module; edited in one, it is to be taken over into the others."""
     ours, newest = by_name(LINES[release]), by_name(NEWEST)
-    assert ours
-    assert ours == {name: newest[name] for name in ours}
+    assert {name: blobs - newest[name] for name, blobs in ours.items() if blobs - newest[name]} == {}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", [*LINES.values(), *ROOTS], ids=lambda line: "-".join(line.upstream))
+@pytest.mark.parametrize("line", SERIES, ids=lambda line: "-".join(line.upstream))
 def test_every_series_is_in_order(line: Line) -> None:
-    """What `make check` asks of the newest line's: text, application, identical re-export."""
+    """Texts, application of each fix alone and of all, identical re-export."""
     check(line)
-    assert line.series == ROOT / "patches" / line.upstream[0] / line.upstream[1]
-
-
-@pytest.mark.parametrize("line", [NEWEST, *ROOTS], ids=lambda line: "-".join(line.upstream))
-def test_pull_requests_are_complete(line: Line) -> None:
-    """A title, and each section that a maintainer looks for."""
-    text = (line.series / "PULL_REQUEST.md").read_text("utf-8")
-    sections = re.findall(r"^## (.+)$", text, re.MULTILINE)
-    expected = ["Problem", "Cause", "Change", "Tests", "Compatibility", "Prior issues and pull requests"]
-    assert text.startswith("# ") and sections == expected
 
 
 def versions_tested(release: str, package: str) -> list[tuple[int, ...]]:
@@ -89,7 +84,7 @@ def test_every_line_is_in_make_test_lines() -> None:
     assert set(listed.split()) == set(LINES)
 
 
-TAG = "v6.2.0-epoch.1"
+TAG = "v6.2.0-epoch.2"
 
 
 @pytest.fixture(scope="module")
