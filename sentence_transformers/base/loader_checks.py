@@ -44,6 +44,7 @@ def check_has_steps(dataloader: DataLoader[Any], args: TrainingArguments, proces
     datasets = getattr(dataloader.dataset, "datasets", [dataloader.dataset])
     rows = " and ".join(str(len(dataset)) for dataset in datasets if hasattr(dataset, "__len__"))
     raise ValueError(
-        f"An epoch has no step: {rows} rows are too few for a batch of {args.per_device_train_batch_size} of each dataset "
-        f"for each of {processes} processes. Lower `per_device_train_batch_size`, or use fewer processes or more rows."
+        f"An epoch has no step: {rows} rows are too few for a batch of {args.per_device_train_batch_size} of each "
+        f"dataset for each of {processes} processes. Lower `per_device_train_batch_size`, or use fewer processes or "
+        "more rows."
     )
