@@ -121,8 +121,10 @@ def test_every_rank_refuses_a_file_that_does_not_fit(model: str, tmp_path: Path,
     """One error that names the file, before the first step."""
     for steps, error in run_ranks(2, _resume_with, model, str(tmp_path), wrong):
         assert steps == 0
-        assert "checkpoint-2/loss.safetensors" in error
-        assert ("is damaged" if wrong == "damaged" else "written with another loss") in error
+        assert "checkpoint-2" in error
+        assert "loss.safetensors" in error
+        said = ("is damaged", "is cut off") if wrong == "damaged" else ("written with another loss",)
+        assert any(words in error for words in said)  # a file that was cut off is seen before the model is loaded
 
 
 def _resume_with(model: str, folder: str, wrong: str) -> tuple[int, str]:
