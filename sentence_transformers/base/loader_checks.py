@@ -6,12 +6,14 @@ transformers raise an error that names another setting. No row is read.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 from transformers.trainer_utils import has_length
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def check_batches_can_be_split(accelerator: Accelerator, dataloader: DataLoader[Any]) -> None:
