@@ -55,10 +55,11 @@ def exhaust(batches: Any) -> None:
 def cost_of_callback(data: Any) -> list[list[str]]:
     """An epoch of a sampler, plain and tracked."""
     from sentence_transformers.base.sampler import DefaultBatchSampler
+    from torch.utils.data import RandomSampler
 
     from sentence_transformers.order.tracker import SamplerPass, TrackedBatchSampler
 
-    sampler = DefaultBatchSampler(data, batch_size=BATCH_SIZE, drop_last=False, seed=0)
+    sampler = DefaultBatchSampler(RandomSampler(range(len(data))), batch_size=BATCH_SIZE, drop_last=False, seed=0)
     tracked = TrackedBatchSampler(sampler)
 
     def followed() -> None:

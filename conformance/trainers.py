@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +11,12 @@ import torch
 from conformance import runs
 from conformance.runs import Run
 
-planned: Any = None
-"""The class of the planned batches' sampler, where that package is."""
-with suppress(ImportError):
-    pass
+try:
+    from sentence_transformers.planned import PlannedNoDuplicatesBatchSampler
+except ImportError:
+    PlannedNoDuplicatesBatchSampler = None
+planned: Any = PlannedNoDuplicatesBatchSampler
+"""The class of the planned batches' sampler; None where that package is not."""
 
 FITS = 8
 """Rows of a batch that have room in the memory of :func:`small_memory_trainer`."""

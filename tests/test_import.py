@@ -31,17 +31,17 @@ def test_inference_needs_no_package_that_only_training_brings(tmp_path: Path) ->
         "from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer\n"
         "from sentence_transformers.base.sampler import BatchSamplers\n"
         f"missing = [name for name in {absent} if name not in sys.modules]\n"
-        "print(BatchSamplers.NO_DUPLICATES_PLANNED.value, len(missing))"
+        "print(BatchSamplers.NO_DUPLICATES.value, len(missing))"
     )
     done = run_without(absent, tmp_path, code)
-    assert done.stdout.split() == ["no_duplicates_planned", str(len(absent))], done.stderr
+    assert done.stdout.split() == ["no_duplicates", str(len(absent))], done.stderr
 
 
 def test_a_report_says_what_its_table_and_pictures_need(tmp_path: Path) -> None:
     """Without rich and matplotlib, the JSON is printed, and the rest names the extra to install."""
     (tmp_path / "words.csv").write_text("word\na\nb\n")
     code = (
-        "from sentence_transformers.base.report_command import main\n"
+        "from sentence_transformers.order.__main__ import main\n"
         f"for more in (['--json'], [], ['--json', '--pictures', 'nowhere']):\n"
         f"    print('status', main([{str(tmp_path / 'words.csv')!r}, *more]))"
     )

@@ -3,7 +3,7 @@
 transformers sets it one wrapper deep (``batch_sampler.batch_sampler``), but a resumed loader has two wrappers
 (``SkipBatchSampler`` over ``BatchSamplerShard``), and ``DataLoaderDispatcher`` passes no epoch to its batch sampler.
 Only attributes in which torch, torch_xla, accelerate and sentence-transformers hold these objects are followed, as an
-instance stores them: no property is evaluated. What lies beneath an object that takes the epoch is left to that object.
+instance stores them: no property is evaluated. What lies beneath an object that takes the epoch is left to it.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class SetEpochCallback(TrainerCallback):
             random = issubclass(type(node), (RandomSampler, SubsetRandomSampler, WeightedRandomSampler))
             if random and not _takes_epoch(node):
                 logger.warning_once(
-                    f"The batch sampler over a {type(node).__name__} has no `set_epoch`: its order does not follow from "
-                    "the seed and the epoch, so that a resumed run may see other rows."
+                    f"The batch sampler over a {type(node).__name__} has no `set_epoch`: its order does not follow "
+                    "from the seed and the epoch, so that a resumed run may see other rows."
                 )
 
     def on_epoch_begin(self, args, state, control, **kwargs) -> None:

@@ -6,12 +6,14 @@ transformers raise an error that names another setting. No row is read.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 from transformers.trainer_utils import has_length
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def check_batches_can_be_split(accelerator: Accelerator, dataloader: DataLoader[Any]) -> None:
@@ -44,6 +46,7 @@ def check_has_steps(dataloader: DataLoader[Any], args: TrainingArguments, proces
     datasets = getattr(dataloader.dataset, "datasets", [dataloader.dataset])
     rows = " and ".join(str(len(dataset)) for dataset in datasets if hasattr(dataset, "__len__"))
     raise ValueError(
-        f"An epoch has no step: {rows} rows are too few for a batch of {args.per_device_train_batch_size} of each dataset "
-        f"for each of {processes} processes. Lower `per_device_train_batch_size`, or use fewer processes or more rows."
+        f"An epoch has no step: {rows} rows are too few for a batch of {args.per_device_train_batch_size} of each "
+        f"dataset for each of {processes} processes. Lower `per_device_train_batch_size`, or use fewer processes or "
+        "more rows."
     )

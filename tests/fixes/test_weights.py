@@ -24,6 +24,7 @@ RELEASED = {  # the losses of the release that have parameters of their own, and
     "SoftmaxLoss",  # a classifier
     "EmbedDistillLoss",  # a projection
     "MSELoss",  # the same
+    "SparseMSELoss",  # inherits the code of the projection, and takes none
     "DenoisingAutoEncoderLoss",  # a decoder
     "ContrastiveTensionLoss",  # a second model
     "ContrastiveTensionLossInBatchNegatives",  # a second model and a temperature
@@ -101,3 +102,30 @@ def test_each_launch_and_trainer_has_the_same_weights_on_all_ranks(model: str, t
     if scenario.needs():
         pytest.skip(scenario.needs())
     assert judge_weights(scenario, "plain", model, tmp_path).detail == ""
+
+
+@pytest.mark.defect
+def test_each_model_of_model_init_is_trained(model: str, tmp_path: Path) -> None:
+    """As in a hyperparameter search: trained anew from the same seed, a model ends with the same weights."""
+    for first, second in run_ranks(2, _train_twice, model, str(tmp_path)):
+        assert first == second
+
+
+def _train_twice(model: str, folder: str) -> list[str]:
+    return weights_runs.trained_with_model_init(model, folder)
+
+
+@pytest.mark.defect
+@pytest.mark.parametrize("wrong", ["damaged", "another loss"])
+def test_every_rank_refuses_a_file_that_does_not_fit(model: str, tmp_path: Path, wrong: str) -> None:
+    """One error that names the file, before the first step."""
+    for steps, error in run_ranks(2, _resume_with, model, str(tmp_path), wrong):
+        assert steps == 0
+        assert "checkpoint-2" in error
+        assert "loss.safetensors" in error
+        said = ("is damaged", "is cut off") if wrong == "damaged" else ("written with another loss",)
+        assert any(words in error for words in said)  # a file that was cut off is seen before the model is loaded
+
+
+def _resume_with(model: str, folder: str, wrong: str) -> tuple[int, str]:
+    return weights_runs.resumed_with(model, folder, wrong)

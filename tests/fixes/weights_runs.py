@@ -126,10 +126,10 @@ def trainer_of(
 
 
 def weights(trainer: Any) -> tuple[str, str]:
-    """Digests of the model's parameters, and of the loss's own."""
+    """Digests of the model's parameters, and of those that the loss trains of its own."""
     model = {id(parameter) for parameter in trainer.model.parameters()}
     modules = trainer.loss.values() if isinstance(trainer.loss, dict) else [trainer.loss]
-    own = [parameter for loss in modules for parameter in loss.parameters() if id(parameter) not in model]
+    own = [p for loss in modules for p in loss.parameters() if id(p) not in model and p.requires_grad]
     return digest(trainer.model.parameters()), digest(own)
 
 
@@ -155,6 +155,38 @@ def collectives_of(path: str, folder: str, make_loss: Any, kind: Any) -> tuple[l
         for name in COLLECTIVES:
             setattr(dist, name, kept[name])
     return called, weights(trainer), sorted(file.name for file in Path(folder, "checkpoint-2").iterdir())
+
+
+def trained_with_model_init(path: str, folder: str) -> list[str]:
+    """Digests of the model after each of two trainings."""
+    args = SentenceTransformerTrainingArguments(
+        output_dir=folder, use_cpu=True, report_to="none", disable_tqdm=True, save_strategy="no", num_train_epochs=1
+    )
+    trainer = SentenceTransformerTrainer(
+        model_init=lambda: SentenceTransformer(path, device="cpu"), args=args, train_dataset=names(32), loss=plain
+    )
+    after = []
+    for _ in range(2):
+        trainer.train()
+        after.append(digest(trainer.model.parameters()))
+    return after
+
+
+def resumed_with(path: str, folder: str, wrong: str) -> tuple[int, str]:
+    """The steps of a resumed run, and its error."""
+    trainer = trainer_of(path, folder, softmax, 1, save_strategy="steps", save_steps=2)
+    trainer.train()
+    dist.barrier()
+    if trainer.is_world_process_zero() and wrong == "damaged":
+        Path(folder, "checkpoint-2", "loss.safetensors").write_bytes(b"torn")
+    dist.barrier()
+    make_loss = softmax if wrong == "damaged" else lambda model: losses.SoftmaxLoss(model, WIDTH, CLASSES + 1)
+    trainer = trainer_of(path, folder, make_loss, 1, save_strategy="no")
+    try:
+        trainer.train(resume_from_checkpoint=f"{folder}/checkpoint-2")
+    except ValueError as error:
+        return trainer.state.global_step, str(error)
+    return trainer.state.global_step, ""
 
 
 def _counted(name: str, function: Any, called: list[str]) -> Any:

@@ -52,6 +52,16 @@ def loop_skips_batches(bench: Bench) -> None:
     loop(bench, trainer, trainer.get_train_dataloader(), trainer.accelerator, first=2)
 
 
+@case(1, 2)
+def loader_skips_batches_and_keeps_its_settings(bench: Bench) -> None:
+    """To try (accelerate 4295): what is known of a loader that a resume makes, by the name of the setting."""
+    trainer = bench.trainer(batch_sampler=objects.Shuffled, accelerator_config={"non_blocking": True})
+    skipped = trainer.accelerator.skip_first_batches(trainer.get_train_dataloader(), 2)
+    names = ("_drop_last", "_non_blocking", "split_batches", "even_batches", "rng_types", "num_workers", "pin_memory")
+    bench.note({name: repr(getattr(skipped, name, None)) for name in names})
+    loop(bench, trainer, skipped, trainer.accelerator)
+
+
 class ByPosition(SentenceTransformerTrainer):
     """Passes the arguments of the inner loop on by position."""
 

@@ -195,6 +195,14 @@ def batch_size_is_found(bench: Bench) -> None:
     bench.train(auto_find_batch_size=True, **OWN)
 
 
+@case(1, 2)
+def batch_size_is_changed_when_the_trainer_is_built(bench: Bench) -> None:
+    """As SetFit 1.2 does: its arguments come after the trainer."""
+    trainer = bench.trainer(**OWN)
+    trainer.args.per_device_train_batch_size = 2
+    trainer.train()
+
+
 @case()
 def seeds_are_set(bench: Bench) -> None:
     """``seed`` alone, and ``full_determinism`` is not asked for."""

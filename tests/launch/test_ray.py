@@ -79,6 +79,7 @@ def under_ray(tmp_path_factory: pytest.TempPathFactory, model: str) -> tuple[lis
     here = str(Path(__file__).parent)
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(RAY), str(ROOT), here]))
     environment = {**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    environment["RAY_raylet_start_wait_time_s"] = "180"  # where other tests run beside it
     call = f"import test_ray; test_ray.launch({settings!r}, {str(folder / 'storage')!r})"
     done = subprocess.run([sys.executable, "-c", call], env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
