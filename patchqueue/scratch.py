@@ -59,7 +59,7 @@ def unpack(line: Line) -> Path:
 
 def lay_out(line: Line, tree: Path) -> list[str]:
     """Make the branches of a tree that holds the release; what does not apply. The stack only if each fix does."""
-    faults = [said for fix in line.fixes for said in _fault(apply_alone, line, fix, tree)]
+    faults = [said for fix in line.fixes for said in _fault(apply_alone, fix, tree)]
     return faults or _fault(apply_stack, line, tree)
 
 
@@ -211,12 +211,11 @@ def _take_over(line: Line, tree: Path) -> None:
 
 
 def _write(new: dict[Path, bytes], gone: set[Path]) -> None:
-    """Replace files, each whole or not at all, after everything has been computed and written beside them."""
-    beside = {file: file.with_name(f"{file.name}.new") for file in new}
+    """Replace files, each whole or not at all."""
     for file, data in new.items():
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside[file].write_bytes(data)
-    for file, temporary in beside.items():
-        temporary.replace(file)
+        beside = file.with_name(f"{file.name}.new")
+        beside.write_bytes(data)
+        beside.replace(file)
     for file in gone:
         file.unlink(missing_ok=True)

@@ -74,34 +74,17 @@ def start_tree(line: Line, tree: Path) -> None:
     git(tree, "tag", PRISTINE)
 
 
-def apply_alone(line: Line, fix: Path, tree: Path) -> None:
+def apply_alone(fix: Path, tree: Path) -> None:
     """Make a branch of the fix's name: the release, or the fix that it needs, and its patches; blobs as promised."""
     start = needs(fix) or PRISTINE
-    if not git(tree, "rev-parse", "--revs-only", start).strip():
+    if not git(tree, "rev-parse", "--revs-only", start):
         raise PatchQueueError(f"{fix.name} has the trailer 'Needs: {start}', but no fix before it has that name.")
-    git(tree, "checkout", "--quiet", "-B", fix.name, start)
-    _commit(line, mails(fix), tree)
-    for patch, changes in _commits(mails(fix), tree, start):
-        if changes != promised(patch):
-            differing = sorted({path for path, _, _ in changes ^ promised(patch)})
-            raise PatchQueueError(
-                f"{fix.name}/{patch.name} applied, but the result is not what its 'index' lines promise: "
-                f"{', '.join(differing)}. A patch edited by hand, made with other options, or made on the stack "
-                f"in place of the release? Export it again with unpack and refresh."
-            )
+    _apply(mails(fix), tree, fix.name, start, exact=True)
 
 
 def apply_stack(line: Line, tree: Path) -> None:
     """Make the branch `stack`: the release and the patches of all fixes, each changing the files that it names."""
-    git(tree, "checkout", "--quiet", "-B", STACK, PRISTINE)
-    _commit(line, line.patches, tree)
-    for patch, changes in _commits(line.patches, tree, PRISTINE):
-        differing = {path for path, _, _ in changes} ^ {path for path, _, _ in promised(patch)}
-        if differing:
-            raise PatchQueueError(
-                f"{patch.parent.name}/{patch.name} applied, but changed other files than it names: "
-                f"{', '.join(sorted(differing))}. Export it again with unpack and refresh."
-            )
+    _apply(line.patches, tree, STACK, PRISTINE, exact=False)
 
 
 def tree_id(tree: Path) -> str:
@@ -127,46 +110,50 @@ def build_tree(line: Line, tree: Path) -> Path:
     return tree
 
 
-def _commit(line: Line, patches: list[Path], tree: Path) -> None:
-    """Commit patches; on a hunk that does not apply, undo that, and say which, and what stands there instead."""
+def _apply(patches: list[Path], tree: Path, branch: str, start: str, *, exact: bool) -> None:
+    """Make a branch with patches as commits, verified; if one does not apply, without any."""
+    git(tree, "checkout", "--quiet", "-B", branch, start)
     try:
         # Neither -3 nor --reject: half an application is none. Line ends are part of the patch.
         git(tree, "am", "--quiet", "--keep-cr", *(str(patch.resolve()) for patch in patches))
     except PatchQueueError as error:
-        failed = _failed_hunk(line, patches, tree, str(error))
+        failed = _failed_hunk(patches, tree, str(error))
         if (tree / ".git" / "rebase-apply").exists():
             git(tree, "am", "--abort")
         raise failed from error
+    options = ("--reverse", "--format=tformat:commit", "--raw", "--no-abbrev", "--no-renames")
+    commits = git(tree, "log", *options, f"{start}..HEAD").split("commit\n")[1:]
+    if len(commits) != len(patches):
+        raise PatchQueueError(f"git made {len(commits)} commits of {len(patches)} patches.")
+    for patch, text in zip(patches, commits, strict=True):
+        raw = re.findall(r"^:\d+ \d+ (\w+) (\w+) [A-Z]\t(.+)$", text, re.MULTILINE)
+        changes = {(path, old, new) for old, new, path in raw} ^ promised(patch)
+        # A file that differs only in its blobs is in the difference twice.
+        paths = [path for path, _, _ in changes]
+        differing = sorted({path for path in paths if exact or paths.count(path) == 1})
+        if differing:
+            raise PatchQueueError(
+                f"{patch.parent.name}/{patch.name} applied, but the result is not what its 'index' lines promise: "
+                f"{', '.join(differing)}. A patch edited by hand, made with other options, or made on the stack in "
+                f"place of the release? Export it again with unpack and refresh."
+            )
 
 
-def _failed_hunk(line: Line, patches: list[Path], tree: Path, said: str) -> PatchQueueError:
+def _failed_hunk(patches: list[Path], tree: Path, said: str) -> PatchQueueError:
     """The patch, file, line, expected and found lines of the first hunk that git refused."""
     session = tree / ".git" / "rebase-apply" / "next"
     patch = patches[int(session.read_text()) - 1] if session.is_file() else patches[0]
+    name, on = f"{patch.parent.name}/{patch.name}", git(tree, "log", "-1", "--format=%s").strip()
     where = re.search(r"patch failed: (.+):(\d+)$", said, re.MULTILINE)
     if where is None:
-        return PatchQueueError(f"{patch.parent.name}/{patch.name} does not apply.\n{said}")
+        return PatchQueueError(f"{name} does not apply on top of '{on}'.\n{said}")
     path, start = where[1], int(where[2])
     section = patch.read_text("utf-8").partition(f"diff --git a/{path} ")[2].partition("\ndiff --git ")[0]
     hunk = re.search(rf"^@@ -{start}[, ].*\n((?:[ +\-\\].*\n?)*)", section, re.MULTILINE)
-    expected = [text[1:] for text in hunk[1].splitlines() if text[0] in " -"] if hunk else []
+    expected = [f"  expected: {text[1:]}" for text in hunk[1].splitlines() if text[0] in " -"] if hunk else []
     found = (tree / path).read_text("utf-8").splitlines()[start - 1 :][: len(expected)]
-    lines = "\n".join([*(f"  expected: {text}" for text in expected), *(f"  found:    {text}" for text in found)])
-    return PatchQueueError(
-        f"{patch.parent.name}/{patch.name} does not apply to {path}, line {start}:\n{lines}\n{line.series} "
-        f"is made for {'=='.join(line.upstream)}; tried on {git(tree, 'log', '-1', '--format=%s').strip()!r}."
-    )
-
-
-def _commits(patches: list[Path], tree: Path, start: str) -> list[tuple[Path, set[tuple[str, str, str]]]]:
-    """Each patch with what its commit after `start` changed: (path, blob before, blob after)."""
-    options = ("--reverse", "--format=tformat:commit", "--raw", "--no-abbrev", "--no-renames")
-    log = git(tree, "log", *options, f"{start}..HEAD")
-    raw = re.compile(r"^:\d+ \d+ (\w+) (\w+) [A-Z]\t(.+)$", re.MULTILINE)
-    made = [{(path, old, new) for old, new, path in raw.findall(text)} for text in log.split("commit\n")[1:]]
-    if len(made) != len(patches):
-        raise PatchQueueError(f"git made {len(made)} commits of {len(patches)} patches.")
-    return list(zip(patches, made, strict=True))
+    lines = [f"{name} does not apply to {path}, line {start}, on top of '{on}':", *expected]
+    return PatchQueueError("\n".join([*lines, *(f"  found:    {text}" for text in found)]))
 
 
 def _compare_checkout(line: Line, tree: Path) -> None:
