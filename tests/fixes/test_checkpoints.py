@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import Hosts, NoHosts, on_host, two_hosts
 from kills import MODES, SAVE_STEPS, differs, resumed, run_of
+from launch.hosts import Hosts, NoHosts, on_host, two_hosts
 
 from conformance import runs
 from conformance.launch import RankFailed, run_ranks

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import hosts
+from launch import hosts
 import pytest
-from hosts import NoHosts, two_hosts
+from launch.hosts import NoHosts, two_hosts
 
 COMMAND = [sys.executable, hosts.__file__]
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import torch
-from hosts import Hosts, NoHosts, on_host, two_hosts
+from launch.hosts import Hosts, NoHosts, on_host, two_hosts
 from transformers import TrainerCallback
 
 from conformance import runs, trainers

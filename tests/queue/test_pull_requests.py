@@ -32,6 +32,9 @@ FIXES = {
     for fix in sorted(series.glob("[0-9][0-9]-*"))
 }
 each_fix = pytest.mark.parametrize("name", FIXES)
+for_upstream = pytest.mark.parametrize(
+    "name", [name for name, fix in FIXES.items() if "```python" in (fix / "PULL_REQUEST.md").read_text("utf-8")]
+)
 
 
 def exported(tree: Path, branch: str, folder: Path) -> Path:
@@ -52,7 +55,7 @@ def tests_of(fix: Path) -> list[str]:
     return sorted(path for path in paths if path.startswith("tests/") and Path(path).name.startswith("test_"))
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @each_fix
 def test_the_tests_of_a_fix_fail_on_the_release_and_pass_with_it(name: str, branches, tmp_path: Path) -> None:
     """Red without the fix, green with it, each fix alone (or on the one that it needs)."""
@@ -73,7 +76,7 @@ def test_the_tests_of_a_fix_fail_on_the_release_and_pass_with_it(name: str, bran
     assert red.returncode == 1 and " failed" in red.stdout, red.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("series", SERIES, ids=lambda series: series.parent.name)
 def test_the_tests_of_all_fixes_pass_on_the_stack(series: Path, branches, tmp_path: Path) -> None:
     """Whatever the fixes do to each other."""
@@ -84,7 +87,7 @@ def test_the_tests_of_all_fixes_pass_on_the_stack(series: Path, branches, tmp_pa
     assert " failed" not in done.stdout
 
 
-@each_fix
+@for_upstream
 def test_the_text_is_a_pull_request(name: str) -> None:
     """A title and at most 60 lines, with a reproduction of about 20 and its output before and after."""
     text = (FIXES[name] / "PULL_REQUEST.md").read_text("utf-8")
@@ -98,8 +101,8 @@ def block(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.slow
-@each_fix
+@pytest.mark.wide
+@for_upstream
 def test_the_reproduction_prints_what_the_text_says(name: str, branches, tmp_path: Path) -> None:
     """On the release, and with the fix alone, each line of the text's block is printed; the order of ranks is free."""
     fix = FIXES[name]

@@ -22,7 +22,7 @@ from patchqueue.clone import branch
 from patchqueue.git import PatchQueueError, git
 from patchqueue.series import Line, mails, needs, promised
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.wide
 CLONES = Path(os.environ.get("UPSTREAM_CLONES", "none"))
 PINS = (
     (".pre-commit-config.yaml", r"/(ruff)-pre-commit\n(?:.*\n)?\s+rev: v(\S+)"),

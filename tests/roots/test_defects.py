@@ -12,7 +12,7 @@ from conformance.cells import RIGHT
 from conformance.results import Results
 from roots.trees import FOLDERS, ROOT, SERIES, apply, folders_of, if_installed, python, start_tree
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.wide
 
 UNCHANGED = {
     "test_set_epoch_leaves_samplers_without_epoch_alone",
