@@ -85,20 +85,3 @@ def test_a_shrunk_run_is_a_run_of_that_size_and_so_is_its_resume(launch: str, tm
     rest = run_ranks(world_size, train, continued(replace(run, folder=str(tmp_path / "resumed"))))
     assert [steps[-len(last) :] for steps, last in zip(whole, rest)] == rest
     assert all(0 < len(last) < len(steps) // 2 for steps, last in zip(whole, rest))
-
-
-def auto_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> Any:
-    """A trainer with ``auto_find_batch_size`` and memory enough."""
-    return runs.sentence_transformer_trainer(run, {**arguments, "auto_find_batch_size": True}, dataset)
-
-
-@DEFECT
-def test_batches_that_shrink_after_a_resume_start_its_epoch_anew(tmp_path: Path, model: str) -> None:
-    """Stopped in epoch 1 and resumed where there is less memory, the run has all of epoch 1 at the found size."""
-    _, run = run_of("single", tmp_path / "whole", model, batch_size=FITS, trainer=None)
-    (whole,) = run_ranks(1, train, run)
-    per_epoch = len(whole) // 2
-    run = replace(run, folder=str(tmp_path / "cut"), batch_size=8, trainer=auto_trainer, stop_after=13 + 2)
-    run_ranks(1, train, run)
-    resumed = ranks_or_none(1, replace(continued(run), trainer=small_memory))
-    assert resumed is not None and after_shrinking(resumed[0]) == whole[per_epoch:]

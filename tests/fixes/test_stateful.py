@@ -21,8 +21,6 @@ LOADERS: dict[str, dict[str, Any]] = {
     "no workers": {},
     "workers": {"arguments": {"dataloader_num_workers": 2}},
     "persistent workers": {"arguments": {"dataloader_num_workers": 2, "dataloader_persistent_workers": True}},
-    "dispatch": {"accelerator": {"dispatch_batches": True}},
-    "dispatch, workers": {"accelerator": {"dispatch_batches": True}, "arguments": {"dataloader_num_workers": 2}},
 }
 
 
@@ -46,8 +44,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model: str) -> Any:
         pytest.param(1, "workers", "no_duplicates", marks=DEFECT),
         pytest.param(2, "persistent workers", "batch_sampler", marks=DEFECT),
         pytest.param(2, "workers", "no_duplicates", marks=DEFECT),
-        pytest.param(2, "dispatch", "no_duplicates", marks=DEFECT),
-        pytest.param(2, "dispatch, workers", "batch_sampler", marks=DEFECT),
     ],
 )
 def test_every_epoch_after_a_resume_has_its_own_plan(
