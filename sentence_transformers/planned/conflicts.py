@@ -141,6 +141,13 @@ class Assignment:
         strong = self.duplicates.strong
         return rows[inside], index * self.batches + batches[inside], None if strong is None else strong[cells[inside]]
 
+    def met_by(self, row: int) -> Rows:
+        """Rows that conflict with a row in its batch."""
+        mine, strong = self.duplicates.row_values[row], self.duplicates.strong_columns
+        others = self.rows_in(int(self.batch_of[row]))
+        equal = self.duplicates.row_values[others][:, :, None] == np.where(mine < 0, -2, mine)
+        return others[(equal[:, :strong].any(axis=(1, 2)) | equal[:, :, :strong].any(axis=(1, 2))) & (others != row)]
+
     def would_conflict(self, rows: Rows, batches: IntArray, besides: Rows) -> Mask:
         """Whether ``rows[i]`` conflicts with a row of ``batches[i]`` other than itself and ``besides[i]``."""
         met = np.zeros(len(rows), dtype=bool)

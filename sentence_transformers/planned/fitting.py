@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from transformers.utils import logging
 
-from sentence_transformers.planned.assignment import surplus
 from sentence_transformers.planned.duplicates import Duplicates
-from sentence_transformers.planned.plan import capacity
-from sentence_transformers.planned.rng import Rng
+from sentence_transformers.planned.plan import fits
 from sentence_transformers.planned.value_hashes import shown_value
 
 if TYPE_CHECKING:
@@ -43,23 +41,10 @@ def largest_batch_size(duplicates: Duplicates, most: int, batches_per_step: int 
         most: the largest size that is tried.
         batches_per_step: see ``Capacity``.
     """
-    order = Rng(0).permutation(duplicates.rows)
-
-    def may_fit(size: int) -> bool:
-        return not len(surplus(duplicates, size, -(-duplicates.rows // size), order))
-
-    def fits(size: int) -> bool:
-        return may_fit(size) and not capacity(duplicates, size, batches_per_step=batches_per_step).left_out
-
-    low, high = 0, _last(may_fit, 0, min(most, duplicates.rows))
-    return _last(fits, low, high)
-
-
-def _last(holds, low: int, high: int) -> int:
-    """The largest number for which it holds, if it holds for all below."""
+    low, high = 0, min(most, duplicates.rows)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle - 1)
+        low, high = (middle, high) if fits(duplicates, middle, batches_per_step) else (low, middle - 1)
     return low
 
 

@@ -31,14 +31,12 @@ those rows.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, field
 
 from sentence_transformers.planned.assignment import Rows, first_order, surplus
 from sentence_transformers.planned.conflicts import Assignment
 from sentence_transformers.planned.duplicates import Duplicates
-from sentence_transformers.planned.repair import repaired
+from sentence_transformers.planned.repair import exchange_left_out, repaired, searched
 from sentence_transformers.planned.rng import Rng
 
 _SPARSE = 4  # a swap is free half the time if no row's values are in more than a quarter of the batches
@@ -56,8 +54,7 @@ class Capacity:
             and has fewer rows than that.
         full: full batches.
         tail: rows of the unfilled last batch, 0 for none.
-        target: (full, tail) that the plan drawn at construction started from; differs from what it reached where rows
-            found no place.
+        found: where the plan is the result of a search, the rows in the order found at first, those left out last.
     """
 
     rows: int
@@ -65,7 +62,7 @@ class Capacity:
     batches_per_step: int
     full: int
     tail: int
-    target: tuple[int, int]
+    found: Rows | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return self.full + (self.tail > 0)
@@ -123,12 +120,31 @@ def capacity(duplicates: Duplicates, batch_size: int, drop_last: bool = False, b
         raise ValueError("The dataset has no rows to plan; pass a dataset with at least one row.")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-    full, tail = target = _target(duplicates, batch_size, batches_per_step, drop_last)
-    if not (_is_sparse(duplicates, full) or duplicates.single):
-        first = Capacity(duplicates.rows, batch_size, batches_per_step, full, tail, target)
-        found = _found(duplicates, first, Rng(_FIRST, 1))
-        full, tail = found.full, 0 if drop_last else found.tail
-    return Capacity(duplicates.rows, batch_size, batches_per_step, full, tail, target)
+    full, tail = _target(duplicates, batch_size, batches_per_step, drop_last)
+    if _is_sparse(duplicates, full) or duplicates.single:
+        return Capacity(duplicates.rows, batch_size, batches_per_step, full, tail)
+    most = Capacity(duplicates.rows, batch_size, batches_per_step, full, tail)
+    first = _searched(duplicates, most, Rng(_FIRST, 1))
+    tail = 0 if drop_last else first.tail
+    return Capacity(duplicates.rows, batch_size, batches_per_step, first.full, tail, first.order)
+
+
+def fits(duplicates: Duplicates, batch_size: int, batches_per_step: int = 1) -> bool:
+    """Whether the planner finds a place for every row.
+
+    Args:
+        duplicates: the values that keep rows apart.
+        batch_size: rows per full batch.
+        batches_per_step: see ``Capacity``.
+    """
+    full, tail = _target(duplicates, batch_size, batches_per_step, False)
+    if full * batch_size + tail < duplicates.rows:
+        return False
+    if _is_sparse(duplicates, full) or duplicates.single:
+        return True
+    rng = Rng(_FIRST, 1)
+    order = first_order(duplicates, batch_size, full, tail, rng)
+    return not len(searched(Assignment(duplicates, order, batch_size, full, tail), rng)[1])
 
 
 def plan_epoch(duplicates: Duplicates, capacity: Capacity, seed: int, epoch: int) -> Plan:
@@ -149,12 +165,10 @@ def plan_epoch(duplicates: Duplicates, capacity: Capacity, seed: int, epoch: int
         raise ValueError(
             f"The capacity is of {capacity.rows} rows, the values are of {duplicates.rows}; compute it anew."
         )
-    found = _found(duplicates, capacity, Rng(seed, epoch, 0))
-    if (capacity.full, capacity.tail) == capacity.target and found.planned == capacity.planned:
-        return Plan(found.order[: capacity.planned], found.order[capacity.planned :], capacity)
-    if found.full < capacity.full or found.planned < capacity.planned:
-        found = _found(duplicates, capacity, Rng(_FIRST, 1))
-    return _shuffled(found, capacity, Rng(seed, epoch, 1))
+    epoch_own = _searched(duplicates, capacity, Rng(seed, epoch, 0))
+    if (epoch_own.full, epoch_own.tail) == (capacity.full, capacity.tail):
+        return Plan(epoch_own.order[: capacity.planned], epoch_own.order[capacity.planned :], capacity)
+    return _shuffled(duplicates, capacity, Rng(seed, epoch, 1))
 
 
 def _is_sparse(duplicates: Duplicates, full: int) -> bool:
@@ -181,21 +195,22 @@ def _target(duplicates: Duplicates, batch_size: int, batches_per_step: int, drop
     return low * batches_per_step, 0 if drop_last else min(max(spare, 0), step_size - 1)
 
 
-def _found(duplicates: Duplicates, capacity: Capacity, rng: Rng) -> Assignment:
-    """An assignment without conflicts, of the target if the search succeeds."""
-    full, tail = capacity.target
-    order = first_order(duplicates, capacity.batch_size, full, tail, rng)
-    first = Assignment(duplicates, order, capacity.batch_size, full, tail)
+def _searched(duplicates: Duplicates, capacity: Capacity, rng: Rng) -> Assignment:
+    """An assignment without conflicts, of the capacity if the search succeeds."""
+    order = first_order(duplicates, capacity.batch_size, capacity.full, capacity.tail, rng)
+    first = Assignment(duplicates, order, capacity.batch_size, capacity.full, capacity.tail)
     return repaired(first, rng, capacity.batches_per_step)
 
 
-def _shuffled(found: Assignment, capacity: Capacity, rng: Rng) -> Plan:
-    """The plan found with its full batches, and the rows of each batch, in random order."""
-    size = capacity.batch_size
-    batches = np.arange(found.full, dtype=np.int32)
-    rng.shuffle(batches)
-    order = found.order.copy()
-    order[: found.full * size] = order[: found.full * size].reshape(-1, size)[batches].reshape(-1)
+def _shuffled(duplicates: Duplicates, capacity: Capacity, rng: Rng) -> Plan:
+    """The plan found at first with its full batches, and the rows of each batch, in random order."""
+    size, full = capacity.batch_size, capacity.full
+    assert capacity.found is not None
+    held = Assignment(duplicates, capacity.found.copy(), size, full, capacity.tail)
+    exchange_left_out(held, rng)
+    batches = rng.permutation(full)
+    order = held.order
+    order[: full * size] = order[: full * size].reshape(full, size)[batches].reshape(-1)
     planned = order[: capacity.planned]
     for low in range(0, len(planned), size):
         rng.shuffle(planned[low : low + size])

@@ -32,8 +32,11 @@ from sentence_transformers.planned.search import degrees, first_fit, fits_tables
 _PROPOSALS = 1 << 11
 _BUDGET = 8
 _ROUNDS = 256
+_KICKS, _FEW = 8, 64
 _PATIENCE = 2
-_DENSE = 0.7
+_EXCHANGES = 16
+_DENSE = 0.3
+_LONG, _SHORT = 1000, 100  # rounds of the tabu search without progress
 
 
 def repaired(assignment: Assignment, rng: Rng, batches_per_step: int = 1) -> Assignment:
@@ -44,16 +47,30 @@ def repaired(assignment: Assignment, rng: Rng, batches_per_step: int = 1) -> Ass
         rng: random choices.
         batches_per_step: the number of full batches stays a multiple of it.
     """
-    searchable = fits_tables(assignment)
-    if searchable and _is_dense(assignment):
-        assignment = first_fit(assignment, rng)
-        conflicting = assignment.conflicting()
-    else:
-        conflicting = swap_rounds(assignment, assignment.conflicting(), rng)
-    if len(conflicting) and searchable:
-        tabu_search(assignment, rng)
-        conflicting = assignment.conflicting()
+    assignment, conflicting = searched(assignment, rng)
     return leave_out(assignment, conflicting, rng, batches_per_step) if len(conflicting) else assignment
+
+
+def searched(assignment: Assignment, rng: Rng) -> tuple[Assignment, Rows]:
+    """An assignment to as many batches, and the rows that still conflict.
+
+    Args:
+        assignment: the first one; it is changed.
+        rng: random choices.
+    """
+    if fits_tables(assignment) and _is_dense(assignment):
+        assignment = first_fit(assignment, rng)
+    return assignment, _moved(assignment, assignment.conflicting(), rng)
+
+
+def _moved(assignment: Assignment, conflicting: Rows, rng: Rng, left_out: bool = False) -> Rows:
+    """Move rows by both searches, in the order that suits them; returns the rows that still conflict."""
+    searchable = fits_tables(assignment)
+    if not (searchable and _is_dense(assignment)):
+        conflicting = swap_rounds(assignment, conflicting, rng, left_out)
+    if searchable and len(conflicting):
+        return tabu_search(assignment, rng, _SHORT if left_out else _LONG)
+    return conflicting
 
 
 def _is_dense(assignment: Assignment) -> bool:
@@ -71,7 +88,7 @@ def swap_rounds(assignment: Assignment, conflicting: Rows, rng: Rng, left_out: b
         rng: random choices.
         left_out: in every second round change places with rows left out alone.
     """
-    rows, stalled = assignment.duplicates.rows, 0
+    rows, stalled, kicks = assignment.duplicates.rows, 0, _KICKS
     left = _BUDGET * rows + 8 * _PROPOSALS
     for number in range(1, _ROUNDS + 1):
         if not len(conflicting) or left <= 0:
@@ -82,6 +99,8 @@ def swap_rounds(assignment: Assignment, conflicting: Rows, rng: Rng, left_out: b
         before, walk = len(conflicting), stalled >= _PATIENCE
         conflicting = _swap_round(assignment, conflicting, slots, walk)
         stalled = 0 if walk or len(conflicting) < before else stalled + 1
+        if stalled == _PATIENCE and kicks and len(conflicting) <= _FEW:
+            conflicting, kicks = _kicked(assignment, conflicting, rng), kicks - 1
     return conflicting
 
 
@@ -120,6 +139,17 @@ def _swap_round(assignment: Assignment, conflicting: Rows, slots: IntArray, walk
     return np.sort(touched[assignment.would_conflict(touched, assignment.batch_of[touched], touched)])
 
 
+def _kicked(assignment: Assignment, conflicting: Rows, rng: Rng) -> Rows:
+    """Move a row that each of the conflicting ones meets to anywhere; returns the rows that conflict then."""
+    for row in conflicting.tolist():
+        met = assignment.met_by(row)
+        if len(met):
+            slot, which = rng.below(assignment.planned, 1), rng.below(len(met), 1)
+            if assignment.order[slot[0]] != met[which[0]]:
+                assignment.swap(met[which], assignment.order[slot])
+    return assignment.conflicting()
+
+
 def leave_out(assignment: Assignment, conflicting: Rows, rng: Rng, batches_per_step: int = 1) -> Assignment:
     """An assignment without conflicts, of at most as many batches.
 
@@ -134,10 +164,26 @@ def leave_out(assignment: Assignment, conflicting: Rows, rng: Rng, batches_per_s
     while len(conflicting := assignment.inside(conflicting)):
         counts = np.bincount(assignment.batch_of[conflicting], minlength=assignment.batches)
         assignment = _without_batches(assignment, np.argsort(-counts, kind="stable")[:dissolved])
-        conflicting = swap_rounds(assignment, assignment.inside(conflicting), rng, left_out=True)
+        conflicting = _moved(assignment, assignment.inside(conflicting), rng, left_out=True)
         dissolved *= 2
     assignment = _without_batches(assignment, np.arange(assignment.full % batches_per_step))
     return _with_last_batch(assignment, assignment.batch_size * batches_per_step - 1, rng)
+
+
+def exchange_left_out(assignment: Assignment, rng: Rng) -> None:
+    """Give rows that are left out the places of others where they fit, at random."""
+    waiting = assignment.order[assignment.planned :].copy()
+    slots = rng.below(2**62, len(waiting) * _EXCHANGES) % assignment.planned
+    for _ in range(_EXCHANGES):
+        rng.shuffle(waiting)
+        slots, asked = slots[len(waiting) :], slots[: len(waiting)]
+        partners = assignment.order[asked]
+        fits = ~assignment.would_conflict(waiting, assignment.batch_of[partners], partners)
+        fits &= assignment.batch_of[waiting] == assignment.batches
+        chosen = np.flatnonzero(fits)
+        # One a batch, so that those exchanged at a time do not meet.
+        chosen = chosen[np.unique(assignment.batch_of[partners[chosen]], return_index=True)[1]]
+        assignment.swap(waiting[chosen], partners[chosen])
 
 
 def _without_batches(assignment: Assignment, dissolved: IntArray) -> Assignment:

@@ -8,7 +8,7 @@ where it meets fewest others, which for some steps must not be undone. Both are 
 Guarantee: batches keep their numbers of rows. Nothing says that a plan that exists is found.
 
 Cost: first fit is linear in rows × columns × batches looked at (``_LOOKED_AT`` at most, drawn at random); a step of the
-search is linear in the rows of two batches. The search ends after ``_PATIENCE`` steps without progress. Memory: two
+search is linear in the rows of two batches. The search ends after some rounds without progress. Memory: two
 tables of 4 bytes a value and batch, ``MOST_CELLS`` at most.
 
 Known bias: rows are taken a few at a time, which do not see each other.
@@ -20,15 +20,18 @@ import numpy as np
 import numpy.typing as npt
 
 from sentence_transformers.planned.conflicts import Assignment, Rows
-from sentence_transformers.planned.duplicates import Duplicates
+from sentence_transformers.planned.duplicates import Duplicates, IntArray, ragged
 from sentence_transformers.planned.rng import Rng
 
 MOST_CELLS = 1 << 25
 
 _LOOKED_AT = 64
-_AT_A_TIME = 64
-_PATIENCE = 1000
-_TENURE = 8
+_PARTNERS = 256
+_AT_A_TIME = 8
+_TIMES = 2048
+_AT_ONCE = 64
+_STALLED = 32
+_TENURE = 4
 _NEVER = 1 << 30
 
 Counts = npt.NDArray[np.int64]
@@ -49,7 +52,7 @@ class Tables:
         self.every = np.zeros((duplicates.values + 1, self.width), dtype=np.int32)
         self.firm = self.every if duplicates.strong is None else np.zeros_like(self.every)
 
-    def add(self, rows: Rows, batches: npt.NDArray[np.integer], number: int = 1) -> None:
+    def add(self, rows: Rows, batches: npt.NDArray[np.integer] | int, number: int = 1) -> None:
         """Count rows in their batches, or with -1 no longer."""
         held = self.row_values[rows]
         places = held * np.int64(self.width) + np.asarray(batches)[..., None]
@@ -59,17 +62,14 @@ class Tables:
             np.add.at(self.firm.reshape(-1), places[held >= 0], number)
 
     def met(self, rows: Rows, batches: npt.NDArray[np.integer]) -> Counts:
-        """Conflicts of each row, of shape (n,), in its batches, of shape (n, m) or (1, m); itself counts as well."""
+        """Conflicts of each row, of shape (n,), in its batches, of shape (n, m) or (m,); itself counts as well."""
         held = self.row_values[rows]
-        places = np.where(held < 0, len(self.every) - 1, held)[:, :, None] * np.int64(self.width) + batches[:, None, :]
+        places = np.where(held < 0, len(self.every) - 1, held)[:, :, None] * np.int64(self.width)
+        places = places + (batches if batches.ndim == 1 else batches[:, None, :])
         total = self.every.reshape(-1)[places[:, : self.strong]].sum(axis=1)
         if self.strong < held.shape[1]:
             total += self.firm.reshape(-1)[places[:, self.strong :]].sum(axis=1)
         return total
-
-    def own(self, rows: Rows, batch: int) -> Counts:
-        """Conflicts of each of a batch's rows with the others."""
-        return self.met(rows, np.array([[batch]]))[:, 0] - (self.row_values[rows, : self.strong] >= 0).sum(axis=1)
 
 
 def degrees(duplicates: Duplicates) -> Counts:
@@ -106,9 +106,9 @@ def _given(assignment: Assignment, rows: Rows, rng: Rng) -> npt.NDArray[np.int64
         size[-1] = assignment.tail
     room = size.copy()
     batch_of = np.full(len(rows), -1)
-    waiting = np.arange(len(rows))
+    waiting, taken = np.arange(len(rows)), max(_AT_A_TIME, len(rows) // _TIMES)
     while len(waiting):
-        asked, waiting = waiting[:_AT_A_TIME], waiting[_AT_A_TIME:]
+        asked, waiting = waiting[:taken], waiting[taken:]
         looked = np.flatnonzero(room)
         if len(looked) > _LOOKED_AT:
             looked = looked[rng.below(len(looked), len(asked) * _LOOKED_AT).reshape(len(asked), -1)]
@@ -127,84 +127,102 @@ def _given(assignment: Assignment, rows: Rows, rng: Rng) -> npt.NDArray[np.int64
     return batch_of
 
 
-def tabu_search(assignment: Assignment, rng: Rng) -> None:
-    """Swap the best pairs until no row conflicts, or there is no progress."""
-    tables = Tables(assignment.duplicates, assignment.batches)
-    tables.add(assignment.order, assignment.batch_of[assignment.order])
-    tables.every[:, -1] = tables.firm[:, -1] = 0  # those left out do not conflict
-    own = np.zeros(len(assignment.order), dtype=np.int64)
-    for batch in range(assignment.batches):
-        members = assignment.rows_in(batch)
-        own[members] = tables.own(members, batch)
-    search = _Search(assignment, tables, own)
-    step, progress, fewest = 0, 0, int(own.sum())
-    while fewest and step - progress < _PATIENCE:
-        step += 1
-        rows = np.flatnonzero(own)
-        draws = rng.below(1 << 30, 4)
-        search.move(int(rows[draws[0] % len(rows)]), step, draws)
-        total = int(own.sum())
-        if total < fewest:
-            fewest, progress = total, step
+def tabu_search(assignment: Assignment, rng: Rng, patience: int) -> Rows:
+    """Swap the best pairs until no row conflicts, or there is no progress; returns the rows that still conflict.
+
+    Args:
+        assignment: is changed.
+        rng: random choices.
+        patience: rounds without progress after which the search ends.
+    """
+    search = _Search(assignment, rng)
+    number, progress, fewest, most = 0, 0, search.conflicts, _AT_ONCE
+    while fewest and number - progress < patience:
+        number += 1
+        search.swap_some(number, most)
+        if search.conflicts < fewest:
+            fewest, progress = search.conflicts, number
+        elif (number - progress) % _STALLED == 0:
+            most = max(most // 2, 1)
+    return assignment.conflicting()
 
 
 class _Search:
-    """Steps of the tabu search."""
+    """The state of the tabu search."""
 
-    def __init__(self, assignment: Assignment, tables: Tables, own: Counts) -> None:
-        self.assignment, self.tables, self.own = assignment, tables, own
-        self.until: dict[int, dict[int, int]] = {}  # by batch: rows that must not come back before a step
+    def __init__(self, assignment: Assignment, rng: Rng) -> None:
+        self.assignment, self.duplicates, self.rng = assignment, assignment.duplicates, rng
+        self.tables = Tables(self.duplicates, assignment.batches)
+        self.inside = assignment.order[: assignment.planned].copy()
+        self.tables.add(self.inside, assignment.batch_of[self.inside])
+        self.own = np.zeros(len(assignment.order), dtype=np.int64)  # conflicts of each row in its batch
+        self._note(self.inside)
+        self.until = np.zeros(len(assignment.order), dtype=np.int64)  # rows must stay until that round
 
-    def move(self, row: int, step: int, draws: Counts) -> None:
-        """Let a row change places with the best partner of the best batch."""
-        held, tables = self.assignment, self.tables
-        home, rows = int(held.batch_of[row]), np.array([row], np.int32)
-        there = self._best_batch(row, home, step, int(draws[1]))
-        if there == home:
+    @property
+    def conflicts(self) -> int:
+        """Conflicts of all rows."""
+        return int(self.own.sum())
+
+    def swap_some(self, number: int, most: int) -> None:
+        """Let some conflicting rows change places, each with the best of some rows in the best of some batches."""
+        held = self.assignment
+        rows = np.flatnonzero((self.own > 0) & (self.until < number)).astype(np.int32)
+        if not len(rows):
             return
-        partners = held.rows_in(there)
-        tables.add(rows, np.array([home]), -1)
-        change = tables.met(partners, np.array([[home]]))[:, 0] - self.own[partners]
-        if there < held.batches:
-            change -= self._shared(row, partners)
-        for index in np.flatnonzero(np.isin(partners, self._barred(home, step))):
-            change[index] += _NEVER
-        best = np.flatnonzero(change == change.min())
-        partner = partners[best[[int(draws[2]) % len(best)]]]
-        self._count(rows, partner, home, there)
-        wait = step + _TENURE + int(draws[3]) % (1 + int(np.count_nonzero(self.own)) // 2)
-        self.until.setdefault(home, {})[row] = self.until.setdefault(there, {})[int(partner[0])] = wait
+        rows = np.unique(rows[self.rng.below(len(rows), min(len(rows), most))])
+        partners = self._best_partners(rows, self._best_batches(rows), number)
+        kept = np.flatnonzero(~np.isin(partners, rows) & (held.batch_of[rows] != held.batch_of[partners]))
+        kept = kept[np.unique(partners[kept], return_index=True)[1]]
+        rows, partners = rows[kept], partners[kept]
+        both = np.concatenate([rows, partners])
+        self.tables.add(both, held.batch_of[both], -1)
+        held.swap(rows, partners)
+        self.tables.add(both, held.batch_of[both])
+        self.tables.every[:, -1] = self.tables.firm[:, -1] = 0  # rows left out do not conflict
+        self.own[both] = 0
+        self._note_around(both, held.batch_of[both])
+        self.until[both] = number + self.rng.below(_TENURE, len(both))
 
-    def _best_batch(self, row: int, home: int, step: int, draw: int) -> int:
-        batches = self.assignment.batches + (self.assignment.planned < len(self.assignment.order))
-        met = self.tables.met(np.array([row], np.int32), np.arange(batches)[None])[0]
-        met[[batch for batch in range(batches) if self.until.get(batch, {}).get(row, 0) > step]] = _NEVER
-        met[home] = 2 * _NEVER
-        best = np.flatnonzero(met == met.min())
-        return int(best[draw % len(best)]) if met[best[0]] < _NEVER else home
+    def _best_batches(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """For each row, a batch other than its own where it meets fewest others."""
+        held, draw = self.assignment, self.rng.below
+        batches = held.batches + (held.planned < len(held.order))
+        looked = np.arange(batches)[None].repeat(len(rows), axis=0)
+        if batches > _LOOKED_AT:
+            looked = draw(batches, len(rows) * _LOOKED_AT).reshape(len(rows), -1)
+        met = self.tables.met(rows, looked) + draw(1 << 20, looked.size).reshape(looked.shape) / (1 << 20)
+        met[looked == held.batch_of[rows][:, None]] = np.inf
+        return looked[np.arange(len(rows)), met.argmin(axis=1)]
 
-    def _barred(self, batch: int, step: int) -> list[int]:
-        barred = {row: until for row, until in self.until.get(batch, {}).items() if until > step}
-        self.until[batch] = barred
-        return list(barred)
+    def _best_partners(self, rows: Rows, there: npt.NDArray[np.int64], number: int) -> Rows:
+        """For each row, one of that batch who makes fewest conflicts in its stead."""
+        held, draw = self.assignment, self.rng.below
+        starts = np.where(there <= held.full, there * held.batch_size, held.planned)
+        stops = np.where(there < held.full, starts + held.batch_size, held.planned)
+        stops[there == held.batches] = len(held.order)
+        slots = starts[:, None] + draw(2**62, len(rows) * _PARTNERS).reshape(len(rows), -1) % (stops - starts)[:, None]
+        partners = held.order[slots]
+        met = self.tables.met(partners.reshape(-1), held.batch_of[rows].repeat(_PARTNERS)[:, None]).reshape(slots.shape)
+        change = met - self.own[partners] + draw(1 << 20, slots.size).reshape(slots.shape) / (1 << 20)
+        change[self.until[partners] >= number] += _NEVER
+        return partners[np.arange(len(rows)), change.argmin(axis=1)]
 
-    def _shared(self, row: int, partners: Rows) -> Counts:
-        """Conflicts of the row with each partner."""
-        strong = self.tables.strong
-        mine, theirs = self.tables.row_values[row], self.tables.row_values[partners]
-        mine = np.where(mine < 0, -2, mine)
-        equal = theirs[:, :, None] == mine
-        return equal[:, :strong].sum(axis=(1, 2)) + equal[:, strong:, :strong].sum(axis=(1, 2))
+    def _note(self, rows: Rows) -> None:
+        """Count the conflicts of rows that are in batches anew."""
+        met = self.tables.met(rows, self.assignment.batch_of[rows][:, None])[:, 0]
+        self.own[rows] = met - (self.duplicates.row_values[rows, : self.tables.strong] >= 0).sum(axis=1)
 
-    def _count(self, rows: Rows, partner: Rows, home: int, there: int) -> None:
-        """Carry the swap out."""
-        held, tables = self.assignment, self.tables
-        left_out = held.batches
-        if there != left_out:
-            tables.add(partner, np.array([there]), -1)
-            tables.add(rows, np.array([there]))
-        tables.add(partner, np.array([home]))
-        held.swap(rows, partner)
-        for batch in (home, there):
-            members = held.rows_in(batch)
-            self.own[members] = 0 if batch == left_out else tables.own(members, batch)
+    def _note_around(self, moved: Rows, batches: IntArray) -> None:
+        """Count the conflicts anew that moves between these batches may have changed."""
+        held, starts = self.assignment, self.duplicates.starts
+        numbers = self.duplicates.row_values[moved]
+        numbers = numbers[numbers >= 0]
+        sizes = starts[numbers + 1] - starts[numbers]
+        batches = np.unique(batches)
+        if int(sizes.sum()) < len(batches) * held.batch_size:
+            around = self.duplicates.members[ragged(starts[numbers], sizes)]
+            around = np.concatenate([moved, around[np.isin(held.batch_of[around], batches)]])
+        else:
+            around = np.concatenate([held.rows_in(batch) for batch in batches.tolist()])
+        self._note(held.inside(around))
