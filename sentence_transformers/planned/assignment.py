@@ -25,7 +25,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sentence_transformers.planned.duplicates import Duplicates, IntArray, Mask, ragged, stable_argsort
+from sentence_transformers.planned.duplicates import Duplicates, IntArray, Mask, stable_argsort
 from sentence_transformers.planned.rng import Rng
 
 Rows = npt.NDArray[np.int32]
@@ -75,12 +75,8 @@ def surplus(duplicates: Duplicates, batch_size: int, batches: int, shuffled: Row
         return np.empty(0, np.int32)
     place_of = np.empty(duplicates.rows, dtype=np.int32)
     place_of[shuffled] = np.arange(duplicates.rows, dtype=np.int32)
-    sizes = duplicates.sizes(numbers)
-    at = ragged(duplicates.starts[numbers], sizes)
-    owner = np.repeat(np.arange(len(numbers)), sizes)
-    if duplicates.strong is not None:
-        at, owner = at[duplicates.strong[at]], owner[duplicates.strong[at]]
-    cells, room = duplicates.members[at], room[numbers]
+    cells, owner = duplicates.holders(numbers, "strong")
+    room = room[numbers]
     out = np.zeros(duplicates.rows, dtype=bool)
     out[cells[_rank(owner, place_of[cells]) >= room[owner]]] = True
     for _ in range(_READMISSIONS):
@@ -121,10 +117,7 @@ def _last_batch(duplicates: Duplicates, full: int, tail: int, shuffled: Rows, fr
     chosen: list[int] = []
     used: set[int] = set()
     for number in np.flatnonzero(duplicates.strong_sizes > full).tolist():
-        cells = slice(int(duplicates.starts[number]), int(duplicates.starts[number + 1]))
-        rows = duplicates.members[cells]
-        if duplicates.strong is not None:
-            rows = rows[duplicates.strong[cells]]
+        rows, _ = duplicates.holders(np.array([number]), "strong")
         rows = rows[free[rows]]
         if number in used or len(rows) <= full or len(chosen) == tail:
             continue
@@ -192,7 +185,7 @@ def _deal(duplicates: Duplicates, rows: Rows, batch_size: int, full: int, rng: R
     sizes = duplicates.strong_sizes
     least = 2 if duplicates.single else full // FREQUENT + 2
     held = duplicates.row_values[rows, : duplicates.strong_columns]
-    most = np.where(held >= 0, sizes[held], 0) if duplicates.strong is not None else held
+    most = held if duplicates.strict else np.where(held >= 0, sizes[held], 0)
     primary = held[np.arange(len(rows)), most.argmax(axis=1)] if held.shape[1] else np.full(len(rows), -1)
     numbers = np.flatnonzero(sizes >= least)
     rank_of = np.full(duplicates.values + 1, -1, dtype=np.int32)  # the last place is for rows without a value

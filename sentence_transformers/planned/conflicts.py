@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from sentence_transformers.planned.duplicates import Duplicates, IntArray, Mask, ragged, stable_argsort
+from sentence_transformers.planned.duplicates import Duplicates, IntArray, Mask, Part, stable_argsort
 
 Rows = npt.NDArray[np.int32]
 
@@ -84,62 +84,55 @@ class Assignment:
         return rows[self.batch_of[rows] < self.batches]
 
     def _small_conflicts(self) -> Iterator[Rows]:
-        starts, members, strong = self.duplicates.starts, self.duplicates.members, self.duplicates.strong
+        starts, members = self.duplicates.starts, self.duplicates.members
         for size in range(2, _PAIRWISE + 1):
             low, high = self.duplicates.first_of_size(size), self.duplicates.first_of_size(size + 1)
             cells = slice(int(starts[low]), int(starts[high]))
             groups = members[cells].reshape(-1, size)
-            flags = None if strong is None else strong[cells].reshape(-1, size)
+            firm = None if self.duplicates.strict else self.duplicates.strong_sizes[low:high]
             for first in range(0, len(groups), _CHUNK // size):
                 part = slice(first, first + _CHUNK // size)
                 rows = np.ascontiguousarray(groups[part].T)
-                move = _pairwise(self.batch_of[rows], None if flags is None else np.ascontiguousarray(flags[part].T))
+                move = _pairwise(self.batch_of[rows], None if firm is None else firm[part])
                 if move.any():
                     yield self.inside(rows[move])
 
     def _large_conflicts(self) -> Iterator[Rows]:
         last = np.empty(self._table_size if self._large < self.duplicates.values else 0, dtype=np.int32)
         numbers = np.arange(self._large, self.duplicates.values)
-        for low, high in self._table_chunks(numbers):
-            rows, slots, strong = self._slots(numbers[low:high])
-            holders, places = (rows, slots) if strong is None else (rows[strong], slots[strong])
+        for low, high in self._table_chunks(self.duplicates.sizes(numbers)):
+            holders, places = self._places(numbers[low:high], "strong")
             mine = np.arange(len(holders), dtype=np.int32)
             last[places] = mine
             repeated = last[places] != mine
-            if strong is not None:
+            if not self.duplicates.strict:
                 crowded = self.duplicates.sizes(numbers[low:high]) > _CROWDED * self.batches
-                weak = ~strong
-                last[slots] = 0
-                last[slots[weak]] = 1
-                meets_weak = last[places] == 1
-                last[slots] = 0
+                weak, weak_places = self._places(numbers[low:high], "weak")
+                last[places] = 0
+                last[weak_places] = 1
+                repeated |= (last[places] == 1) & ~crowded[places // self.batches]
+                last[weak_places] = 0
                 last[places] = 1
-                moves = weak & (last[slots] == 1) & crowded[slots // self.batches]
-                yield rows[moves]
-                repeated |= meets_weak & ~crowded[places // self.batches]
+                yield weak[(last[weak_places] == 1) & crowded[weak_places // self.batches]]
             yield holders[repeated]
 
-    def _table_chunks(self, numbers: IntArray) -> Iterator[tuple[int, int]]:
-        """Runs of values whose (value, batch) places fit the table, of about ``_CHUNK`` rows."""
-        ends = np.cumsum(self.duplicates.sizes(numbers))
+    def _table_chunks(self, sizes: IntArray) -> Iterator[tuple[int, int]]:
+        """Runs of values, of these sizes, whose (value, batch) places fit the table, of about ``_CHUNK`` rows."""
+        ends = np.cumsum(sizes)
         most = max(1, self._table_size // max(1, self.batches))
         low = 0
-        while low < len(numbers):
+        while low < len(sizes):
             before = int(ends[low - 1]) if low else 0
             high = min(low + most, max(low + 1, int(np.searchsorted(ends, before + _CHUNK, side="right"))))
-            yield low, min(high, len(numbers))
+            yield low, min(high, len(sizes))
             low = high
 
-    def _slots(self, numbers: IntArray) -> tuple[Rows, npt.NDArray[np.int64], Mask | None]:
-        """Rows inside that hold the values, their places (index in ``numbers`` × batches + batch), and if strongly."""
-        sizes = self.duplicates.sizes(numbers)
-        cells = ragged(self.duplicates.starts[numbers], sizes)
-        rows = self.duplicates.members[cells]
+    def _places(self, numbers: IntArray, part: Part) -> tuple[Rows, npt.NDArray[np.int64]]:
+        """Rows inside that hold the values, and their places: index in ``numbers`` and batch as one number."""
+        rows, index = self.duplicates.holders(numbers, part)
         batches = self.batch_of[rows]
         inside = batches < self.batches
-        index = np.repeat(np.arange(len(numbers)), sizes)[inside]
-        strong = self.duplicates.strong
-        return rows[inside], index * self.batches + batches[inside], None if strong is None else strong[cells[inside]]
+        return rows[inside], index[inside] * self.batches + batches[inside]
 
     def met_by(self, row: int) -> Rows:
         """Rows that conflict with a row in its batch."""
@@ -167,13 +160,8 @@ class Assignment:
         return met
 
     def _small_conflict(self, numbers: Rows, rows: Rows, batches: IntArray, besides: Rows, weak: bool) -> Mask:
-        sizes = self.duplicates.sizes(numbers)
-        cells = ragged(self.duplicates.starts[numbers], sizes)
-        others = self.duplicates.members[cells]
-        asker = np.repeat(np.arange(len(rows)), sizes)
+        others, asker = self.duplicates.holders(numbers, "strong" if weak else "all")
         bad = (self.batch_of[others] == batches[asker]) & (others != rows[asker]) & (others != besides[asker])
-        if weak:
-            bad &= self.duplicates.strong[cells]
         met = np.zeros(len(rows), dtype=bool)
         met[asker[bad]] = True
         return met
@@ -186,10 +174,8 @@ class Assignment:
         first = np.full(self._table_size, -1, dtype=np.int32)
         last = first.copy()
         met = np.zeros(len(rows), dtype=bool)
-        for low, high in self._table_chunks(distinct):
-            holders, slots, strong = self._slots(distinct[low:high])
-            if weak and strong is not None:
-                holders, slots = holders[strong], slots[strong]
+        for low, high in self._table_chunks(self.duplicates.sizes(distinct, strong=weak)):
+            holders, slots = self._places(distinct[low:high], "strong" if weak else "all")
             last[slots] = holders
             first[slots[::-1]] = holders[::-1]
             asked = by_value[bounds[low] : bounds[high]]
@@ -200,8 +186,11 @@ class Assignment:
         return met
 
 
-def _pairwise(batches: Rows, strong: Mask | None) -> Mask:
-    """For shape (members, values): which members to move, so that no two of a value conflict in a batch."""
+def _pairwise(batches: Rows, strong: IntArray | None) -> Mask:
+    """For shape (members, values), which members to move, so that no two of a value conflict in a batch.
+
+    Of each value, the first ``strong`` members are strong; None if all are.
+    """
     move = np.zeros(batches.shape, dtype=bool)
     for later in range(1, len(batches)):
         for earlier in range(later):
@@ -209,6 +198,6 @@ def _pairwise(batches: Rows, strong: Mask | None) -> Mask:
             if strong is None:
                 move[later] |= same
             else:
-                move[later] |= same & strong[later]
-                move[earlier] |= same & strong[earlier] & ~strong[later]
+                move[later] |= same & (later < strong)
+                move[earlier] |= same & (earlier < strong) & (later >= strong)
     return move

@@ -15,12 +15,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 IntArray = npt.NDArray[np.signedinteger]
 Mask = npt.NDArray[np.bool_]
+
+Part = Literal["all", "strong", "weak"]
 
 MAX_ROWS = 2**31 - 1  # rows are int32
 
@@ -34,16 +37,16 @@ class Duplicates:
     Args:
         row_values: int32 of shape (rows, columns); number of the value, or -1 where it makes no conflict (or where
             this row holds it in an earlier column too).
-        members: int32 of shape (numbered cells,); rows by value, rising within a value.
+        members: int32 of shape (numbered cells,); rows by value, first those that hold it in a strong column.
         starts: shape (values + 1,); value ``v`` is held by ``members[starts[v]:starts[v + 1]]``. Sizes never fall.
-        strong: bool of the shape of ``members``; whether the row holds the value in a strong column. None if all do.
+        strong_sizes: shape (values,); number of the rows that hold each value in a strong column.
         strong_columns: the leading columns of ``row_values`` that are strong.
     """
 
     row_values: npt.NDArray[np.int32]
     members: npt.NDArray[np.int32]
     starts: IntArray
-    strong: Mask | None
+    strong_sizes: IntArray
     strong_columns: int
 
     @property
@@ -66,21 +69,28 @@ class Duplicates:
         """Number of rows that hold the most frequent value; 1 where none has a number, 0 without rows."""
         return int(self.starts[-1] - self.starts[-2]) if self.values else min(self.rows, 1)
 
+    @property
+    def strict(self) -> bool:
+        """Whether all columns are strong."""
+        return self.strong_columns == self.columns
+
     @cached_property
     def single(self) -> bool:
-        """Whether all cells are strong, and no row holds more than one numbered value."""
-        return self.strong is None and int(np.count_nonzero((self.row_values >= 0).any(axis=1))) == len(self.members)
+        """Whether all columns are strong, and no row holds more than one numbered value."""
+        return self.strict and int(np.count_nonzero((self.row_values >= 0).any(axis=1))) == len(self.members)
 
-    @cached_property
-    def strong_sizes(self) -> npt.NDArray[np.int64]:
-        """Number of rows that hold each value in a strong column."""
-        if self.strong is None:
-            return np.diff(self.starts).astype(np.int64)
-        return np.add.reduceat(self.strong, self.starts[:-1], dtype=np.int64) if self.values else np.empty(0, np.int64)
-
-    def sizes(self, numbers: IntArray) -> npt.NDArray[np.int64]:
-        """Number of rows that hold each of the values ``numbers``."""
+    def sizes(self, numbers: IntArray, strong: bool = False) -> npt.NDArray[np.int64]:
+        """Number of rows that hold each of the values ``numbers``, at all or in a strong column."""
+        if strong and not self.strict:
+            return self.strong_sizes[numbers].astype(np.int64)
         return (self.starts[numbers + 1] - self.starts[numbers]).astype(np.int64)
+
+    def holders(self, numbers: IntArray, part: Part = "all") -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+        """Rows that hold the values ``numbers``, and for each the index of its value in ``numbers``."""
+        strong, sizes = self.sizes(numbers, strong=True), self.sizes(numbers)
+        starts = self.starts[numbers] + (strong if part == "weak" else 0)
+        sizes = {"all": sizes, "strong": strong, "weak": sizes - strong}[part]
+        return self.members[ragged(starts, sizes)], np.repeat(np.arange(len(numbers)), sizes)
 
     def first_of_size(self, size: int) -> int:
         """Lowest number of a value held by at least ``size`` rows (``values`` where there is none)."""
@@ -128,34 +138,47 @@ def group_by_value(identities: npt.NDArray[np.integer], strong_columns: int | No
     rows, columns = identities.shape
     if rows > MAX_ROWS:
         raise ValueError(f"The dataset has {rows} rows, a plan covers at most {MAX_ROWS}; split the dataset.")
-    strong_columns = columns if strong_columns is None else min(strong_columns, columns)
-    cells, sizes = _numbered_cells(identities, strong_columns)
+    strong = columns if strong_columns is None else min(strong_columns, columns)
+    identities = np.ascontiguousarray(identities)
+    # Cells of strong columns come first; a weak cell whose row holds its value in a strong one does not count.
+    weak = identities[:, strong:]
+    kept = np.flatnonzero(~(weak[:, :, None] == identities[:, None, :strong]).any(axis=2))
+    flat = np.concatenate([identities[:, :strong].reshape(-1), weak.reshape(-1)[kept]])
+    cells, sizes, strong_sizes = _numbered_cells(flat, rows * strong, strong, kept // max(columns - strong, 1))
+    numbers = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    firm = cells < rows * strong
+    row_values = np.full((rows, columns), -1, dtype=np.int32)
+    members = np.empty(len(cells), dtype=np.int32)
+    places = [(firm, cells[firm], strong, 0), (~firm, kept[cells[~firm] - rows * strong], columns - strong, strong)]
+    for part, places_of_part, width, first in places:
+        members[part] = places_of_part // max(width, 1)
+        row_values[members[part], first + places_of_part % max(width, 1)] = numbers[part]
     starts: IntArray = np.zeros(len(sizes) + 1, dtype=np.int32 if rows * columns < 2**31 else np.int64)
     np.cumsum(sizes, out=starts[1:])
-    row_values = np.full(rows * columns, -1, dtype=np.int32)
-    row_values[cells] = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-    strong = None if strong_columns == columns else cells % columns < strong_columns
-    members = (cells // max(columns, 1)).astype(np.int32)
-    return Duplicates(row_values.reshape(rows, columns), members, starts, strong, strong_columns)
+    return Duplicates(row_values, members, starts, strong_sizes, strong)
 
 
-def _numbered_cells(identities: npt.NDArray[np.integer], strong_columns: int) -> tuple[IntArray, IntArray]:
-    """Cells (row × columns + column) of the values that make conflicts, by rising size, and the sizes."""
-    columns = max(identities.shape[1], 1)
-    cells, begins = _grouped_cells(np.ascontiguousarray(identities).reshape(-1))
-    if columns > 1:  # of a value that a row holds twice, the first cell counts
-        first = begins.copy()
-        first[1:] |= cells[1:] // columns != cells[:-1] // columns
-        cells, begins = cells[first], begins[first]
+def _numbered_cells(
+    flat: npt.NDArray[np.integer], strong_cells: int, strong: int, weak_rows: IntArray
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Cells of the values that make conflicts, by rising size of the values; the sizes, and of strong cells alone."""
+    cells, begins = _grouped_cells(flat)
+    firm = cells < strong_cells
+    rows = np.empty_like(cells)
+    rows[firm] = cells[firm] // max(strong, 1)
+    rows[~firm] = weak_rows[cells[~firm] - strong_cells]
+    first = begins.copy()  # of a value that a row holds twice, the first cell counts
+    first[1:] |= rows[1:] != rows[:-1]
+    cells, begins, firm = cells[first], begins[first], firm[first]
+    del rows, first
     starts = np.flatnonzero(begins)
     sizes = np.diff(np.append(starts, len(cells)))
-    counts = sizes >= 2
-    if strong_columns < columns and len(starts):
-        counts &= np.logical_or.reduceat(cells % columns < strong_columns, starts)
-    starts, sizes = starts[counts], sizes[counts]
+    strong_sizes = np.add.reduceat(firm, starts, dtype=np.int64) if len(starts) else sizes
+    counts = (sizes >= 2) & (strong_sizes > 0)
+    starts, sizes, strong_sizes = starts[counts], sizes[counts], strong_sizes[counts]
     by_size = stable_argsort(sizes)
     starts, sizes = starts[by_size], sizes[by_size]
-    return cells[ragged(starts, sizes)], sizes
+    return cells[ragged(starts, sizes)], sizes, strong_sizes[by_size].astype(np.int32)
 
 
 def _grouped_cells(flat: npt.NDArray[np.integer]) -> tuple[IntArray, Mask]:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sentence_transformers.planned.conflicts import Assignment, Rows
-from sentence_transformers.planned.duplicates import Duplicates, IntArray, ragged
+from sentence_transformers.planned.duplicates import Duplicates, IntArray
 from sentence_transformers.planned.rng import Rng
 
 MOST_CELLS = 1 << 25
@@ -50,7 +50,7 @@ class Tables:
         self.width = batches + 1
         # The last line is that of cells without a number, -1, and stays empty.
         self.every = np.zeros((duplicates.values + 1, self.width), dtype=np.int32)
-        self.firm = self.every if duplicates.strong is None else np.zeros_like(self.every)
+        self.firm = self.every if duplicates.strict else np.zeros_like(self.every)
 
     def add(self, rows: Rows, batches: npt.NDArray[np.integer] | int, number: int = 1) -> None:
         """Count rows in their batches, or with -1 no longer."""
@@ -215,13 +215,12 @@ class _Search:
 
     def _note_around(self, moved: Rows, batches: IntArray) -> None:
         """Count the conflicts anew that moves between these batches may have changed."""
-        held, starts = self.assignment, self.duplicates.starts
+        held = self.assignment
         numbers = self.duplicates.row_values[moved]
         numbers = numbers[numbers >= 0]
-        sizes = starts[numbers + 1] - starts[numbers]
         batches = np.unique(batches)
-        if int(sizes.sum()) < len(batches) * held.batch_size:
-            around = self.duplicates.members[ragged(starts[numbers], sizes)]
+        if int(self.duplicates.sizes(numbers).sum()) < len(batches) * held.batch_size:
+            around, _ = self.duplicates.holders(numbers)
             around = np.concatenate([moved, around[np.isin(held.batch_of[around], batches)]])
         else:
             around = np.concatenate([held.rows_in(batch) for batch in batches.tolist()])
