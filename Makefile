@@ -97,7 +97,6 @@ check: setup  ## lint, types, and the patch queue
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
-	$(BIN)/python -m mypy $(patsubst %,build/editable/%,$(OWN))
 	$(BIN)/python -m patchqueue check
 
 unpack: setup  ## lay the release and the series out as commits under build/

@@ -81,10 +81,9 @@ def measure_text(case: str, rows: int, upstream: bool) -> Figures:
     """Preparing and an epoch, of the plan or of upstream, on text."""
     import datasets
     import torch
-    from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
-
     from sentence_transformers.base.keys import build_keys
     from sentence_transformers.base.planning import capacity, plan_epoch
+    from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 
     datasets.disable_progress_bars()
     batch_size = TEXTS[case][0]
@@ -112,7 +111,6 @@ def resident() -> int:
 def measure_integers(rows: int, repeat: int) -> Figures:
     """Preparing, an epoch, and peak memory on two columns of integers, each value twice on average."""
     import numpy as np
-
     from sentence_transformers.base.planning import capacity, plan_epoch
     from sentence_transformers.base.repeats import group_rows
 

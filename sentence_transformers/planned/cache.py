@@ -40,7 +40,9 @@ def cached_array(path: Path, shape: tuple[int, ...], build: Callable[[], Array])
                 array = build()
                 write_atomically(path, lambda file: np.save(file, array))
     except OSError as error:
-        logger.warning_once(f"The values of the dataset are not kept on disk: {path.parent} cannot be written: {error}")
+        logger.warning_once(
+            f"The values of the dataset are not kept on disk: {path.parent} cannot be written: {error}"
+        )
     return build() if array is None else array
 
 

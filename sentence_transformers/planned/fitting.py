@@ -56,8 +56,8 @@ def check_capacity(sampler: PlannedNoDuplicatesBatchSampler, held: Capacity) -> 
     """
     if held.planned < sampler.num_processes and not sampler.drop_last:
         raise ValueError(
-            f"{held.planned} rows without duplicates cannot be shared by {sampler.num_processes} processes; each needs "
-            "a row at least. Train on fewer processes, or on more rows."
+            f"{held.planned} rows without duplicates cannot be shared by {sampler.num_processes} processes; each "
+            "needs a row at least. Train on fewer processes, or on more rows."
         )
     whole = held.batch_size * held.batches_per_step
     skipped = max(held.left_out - (held.rows % whole if sampler.drop_last else 0), 0)

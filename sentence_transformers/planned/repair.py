@@ -6,8 +6,8 @@ Three searches, each for what the one before leaves:
    a row takes the place of one that then looks for another itself.
 2. ``tabu_search``: one swap at a time, the best one for a conflicting row among the batches where it meets fewest
    others, which for some steps must not be undone (min-conflicts with a tabu list; Hertz and de Werra, 1987).
-3. ``leave_out``: batches are dissolved, 1, 2, 4, ... at a time, those with most conflicting rows first; the conflicting
-   rows of the others change places with rows left out. In the end rows that agree make the last batch.
+3. ``leave_out``: batches are dissolved, 1, 2, 4, ... at a time, those with most conflicting rows first; the
+   conflicting rows of the others change places with rows left out. In the end rows that agree make the last batch.
 
 Guarantee: batches keep their numbers of rows under 1 and 2. After 3 no two rows of a batch conflict, and every batch
 but the last is full. Nothing says that as few rows as possible are left out: that is graph colouring into parts of
@@ -120,7 +120,7 @@ def _proposed_slots(assignment: Assignment, rows: Rows, number: int, rng: Rng, l
 
 
 def _swap_round(assignment: Assignment, conflicting: Rows, slots: IntArray, walk: bool) -> Rows:
-    """Swap each conflicting row with that on one of its ``slots``, where this fits; returns the rows that conflict then.
+    """Swap each conflicting row with that on one of its ``slots``, where this fits; returns the rows that conflict.
 
     In a walk the partner need not fit: it conflicts in the other's stead, and is the next to look for a place.
     """

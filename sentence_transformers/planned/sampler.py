@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.state import PartialState, is_initialized
 from sentence_transformers.base.sampler import DefaultBatchSampler

@@ -7,8 +7,8 @@ where it meets fewest others, which for some steps must not be undone. Both are 
 
 Guarantee: batches keep their numbers of rows. Nothing says that a plan that exists is found.
 
-Cost: first fit is linear in rows × columns × batches looked at (``_LOOKED_AT`` at most, drawn at random); a step of the
-search is linear in the rows of two batches. The search ends after some rounds without progress. Memory: two
+Cost: first fit is linear in rows × columns × batches looked at (``_LOOKED_AT`` at most, drawn at random); a step of
+the search is linear in the rows of two batches. The search ends after some rounds without progress. Memory: two
 tables of 4 bytes a value and batch, ``MOST_CELLS`` at most.
 
 Known bias: rows are taken a few at a time, which do not see each other.
@@ -203,7 +203,9 @@ class _Search:
         stops[there == held.batches] = len(held.order)
         slots = starts[:, None] + draw(2**62, len(rows) * _PARTNERS).reshape(len(rows), -1) % (stops - starts)[:, None]
         partners = held.order[slots]
-        met = self.tables.met(partners.reshape(-1), held.batch_of[rows].repeat(_PARTNERS)[:, None]).reshape(slots.shape)
+        met = self.tables.met(partners.reshape(-1), held.batch_of[rows].repeat(_PARTNERS)[:, None]).reshape(
+            slots.shape
+        )
         change = met - self.own[partners] + draw(1 << 20, slots.size).reshape(slots.shape) / (1 << 20)
         change[self.until[partners] >= number] += _NEVER
         return partners[np.arange(len(rows)), change.argmin(axis=1)]

@@ -53,8 +53,8 @@ def columns_of(dataset: Any, excluded: Collection[str] = ()) -> list[str]:
     row = dataset[0]
     if not isinstance(row, dict):
         raise ValueError(
-            f"Planned batches need rows that are dictionaries of columns, got a {type(row).__name__}; load the data as "
-            "a datasets.Dataset, or use another batch sampler."
+            f"Planned batches need rows that are dictionaries of columns, got a {type(row).__name__}; load the data "
+            "as a datasets.Dataset, or use another batch sampler."
         )
     return [name for name in row if name not in excluded]
 
@@ -65,7 +65,7 @@ def hash_values(dataset: Any, columns: Sequence[str], cache: bool = True) -> Has
     Args:
         dataset: a ``datasets.Dataset``, or anything that returns a dictionary for a row's number.
         columns: names of columns.
-        cache: keep the hashes beside the dataset's cache files, if it has any and no transform, and map them from there.
+        cache: keep the hashes beside the dataset's cache files, if it has any and no transform, and map them.
 
     Raises:
         ValueError: If a value can neither be compared nor pickled.
@@ -76,8 +76,8 @@ def hash_values(dataset: Any, columns: Sequence[str], cache: bool = True) -> Has
     if len(stored) < len(columns):
         made = [name for name in columns if name not in stored]
         logger.warning_once(
-            f"The columns {made} are made by a transform, which is called once on each row to compare their values. If "
-            "it draws at random, batches may hold duplicates, and processes disagree; store the columns with "
+            f"The columns {made} are made by a transform, which is called once on each row to compare their values. "
+            "If it draws at random, batches may hold duplicates, and processes disagree; store the columns with "
             "Dataset.map."
         )
         hashes = _collect(len(dataset), made, _made(dataset, made))

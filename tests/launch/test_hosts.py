@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from launch import hosts
 import pytest
+from launch import hosts
 from launch.hosts import NoHosts, two_hosts
 
 COMMAND = [sys.executable, hosts.__file__]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from sentence_transformers.planned.rng import Rng
-from sentence_transformers.planned.plan import capacity, plan_epoch
 from sentence_transformers.planned.duplicates import group_by_value
+from sentence_transformers.planned.plan import capacity, plan_epoch
+from sentence_transformers.planned.rng import Rng
 
 FALSE_ALARM = 1e-6
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import table, tables
 
-from sentence_transformers.planned.rng import Rng
-from sentence_transformers.planned.plan import Capacity, Plan, capacity, plan_epoch
 from sentence_transformers.planned.duplicates import group_by_value
+from sentence_transformers.planned.plan import Capacity, Plan, capacity, plan_epoch
+from sentence_transformers.planned.rng import Rng
 
 
 def assert_valid(values: np.ndarray, plan: Plan, held: Capacity) -> None:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import inspect
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sentence_transformers.base.trainer import BaseTrainer
 
 from conformance import runs
 from conformance.launch import RankFailed, run_ranks
 from conformance.properties import Steps, epochs_of
 from conformance.runs import Run, continued, train
-from sentence_transformers.base.trainer import BaseTrainer
 from sentence_transformers.planned import PlannedNoDuplicatesBatchSampler
 
 ROWS, EPOCHS = 107, 2  # no batch size below divides the rows
@@ -143,7 +144,9 @@ def test_drop_last_step_is_the_users_choice(tmp_path: Path, model: str) -> None:
 
 
 @needs_hook
-@pytest.mark.parametrize(("launch", "multi"), [("ddp", "proportional"), ("ddp", "round_robin"), ("split", "proportional")])
+@pytest.mark.parametrize(
+    ("launch", "multi"), [("ddp", "proportional"), ("ddp", "round_robin"), ("split", "proportional")]
+)
 def test_several_datasets_have_exact_lengths(launch: str, multi: str, tmp_path: Path, model: str) -> None:
     """Proportional sampling uses each row of each dataset once; round robin takes as many steps of each."""
     sizes = (53, 70, 37)
@@ -154,7 +157,9 @@ def test_several_datasets_have_exact_lengths(launch: str, multi: str, tmp_path: 
     if multi == "proportional":
         assert sorted(seen) == list(range(sum(sizes)))
     starts = [0, 53, 123, 160]
-    assert all(any(low <= min(step) and max(step) < high for low, high in zip(starts, starts[1:])) for step in map(joined, steps))
+    assert all(
+        any(low <= min(step) and max(step) < high for low, high in pairwise(starts)) for step in map(joined, steps)
+    )
 
 
 def test_several_datasets_on_one_process_use_each_row_once(tmp_path: Path, model: str) -> None:

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import tables
 
-from sentence_transformers.planned.rng import Rng
 from sentence_transformers.planned.assignment import FREQUENT, place, surplus
-from sentence_transformers.planned.plan import capacity
 from sentence_transformers.planned.duplicates import group_by_value, ragged, stable_argsort
+from sentence_transformers.planned.plan import capacity
 from sentence_transformers.planned.repair import Seating
+from sentence_transformers.planned.rng import Rng
 
 
 @settings(max_examples=100, deadline=None)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sentence_transformers.base.sampler import _hash_batch, _sample_value_str
 
 from sentence_transformers.base import key_cache, keys
-from sentence_transformers.planned.value_hashes import find_duplicates
 from sentence_transformers.planned.duplicates import Duplicates
+from sentence_transformers.planned.value_hashes import find_duplicates
 
 TEXTS = st.sampled_from(["", "a", "b", "1", "1.0", "None", "True", "ä", "['a']", "nan"])
 
