@@ -217,6 +217,7 @@ def test_record_lists_every_file_with_its_hash_and_size(wheel: dict[str, bytes])
     }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="importing the package needs torch")
 def test_dunder_version_stays_upstreams(wheel_file: Path, tmp_path: Path) -> None:
     """A model saved with a local version would make unpatched upstream warn on loading."""
@@ -229,6 +230,7 @@ def test_dunder_version_stays_upstreams(wheel_file: Path, tmp_path: Path) -> Non
 # --- what must not get in
 
 
+@pytest.mark.slow
 def test_nothing_of_an_edited_checkout_or_machine_gets_into_the_wheel(
     checkout: Path, wheel_file: Path, tmp_path: Path
 ) -> None:
@@ -253,6 +255,7 @@ def test_nothing_of_an_edited_checkout_or_machine_gets_into_the_wheel(
 # --- the sdist
 
 
+@pytest.mark.slow
 def test_the_sdist_builds_the_same_wheel_with_no_index(checkout: Path, wheel_file: Path, tmp_path: Path) -> None:
     """It bundles upstream's wheel, and a second sdist made from it is the same again."""
     build(checkout, "sdist", tmp_path)
@@ -272,6 +275,7 @@ def test_the_sdist_builds_the_same_wheel_with_no_index(checkout: Path, wheel_fil
 # --- installing
 
 
+@pytest.mark.slow
 def test_an_upgrade_over_upstream_and_back_leaves_no_residue(line: Line, wheel_file: Path, tmp_path: Path) -> None:
     """pip replaces the one by the other: the names of all files are then as if it had been installed alone."""
     pip = empty_venv(tmp_path)
@@ -289,6 +293,7 @@ def test_an_upgrade_over_upstream_and_back_leaves_no_residue(line: Line, wheel_f
     assert changed - folders == added(line) | dist_info
 
 
+@pytest.mark.slow
 def test_an_editable_install_shows_edits_on_both_sides_at_once(checkout: Path, tmp_path: Path) -> None:
     """Own modules and features are the checkout's, the rest the unpacked tree's; installing again keeps both."""
     copy = Path(shutil.copytree(checkout, tmp_path / "copy"))
