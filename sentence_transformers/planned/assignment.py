@@ -10,8 +10,8 @@ Method. Where no value is in more than 1/16 of the batches: the shuffle, cut. Ot
    shuffle that agree with each other. What is left are full batches alone, and no value has more rows than they are.
 3. *Dealing.* Rows of values that are strong in many rows (of all, where no row holds several), value by value, in
    random order, are dealt like cards, round by round; each round visits every batch once, in an order of its own.
-   Where a value runs over the end of a round, its remaining rows begin the next in batches that it has not met. This is
-   the constructive half of the Gale-Ryser theorem (1957).
+   Where a value runs over the end of a round, its remaining rows begin the next in batches that it has not met. This
+   is the constructive half of the Gale-Ryser theorem (1957).
 4. *Filling.* The other rows take the free slots in shuffled order; then each batch is shuffled.
 
 Cost: linear in rows and columns, a Python step per round, at most 4096 of them.
