@@ -69,7 +69,7 @@ def surplus(duplicates: Duplicates, batch_size: int, batches: int, shuffled: Row
     Where a row holds several such values the choice is greedy, hence perhaps not the smallest.
     """
     weak = np.diff(duplicates.starts) - duplicates.strong_sizes
-    room = np.maximum(batches - -(-weak // batch_size), 0)
+    room = np.maximum(batches - -(-weak // min(batch_size, duplicates.rows)), 0)
     numbers = np.flatnonzero(duplicates.strong_sizes > room)
     if not len(numbers):
         return np.empty(0, np.int32)

@@ -197,14 +197,14 @@ def _target(duplicates: Duplicates, batch_size: int, batches_per_step: int, drop
 
 def _searched(duplicates: Duplicates, capacity: Capacity, rng: Rng) -> Assignment:
     """An assignment without conflicts, of the capacity if the search succeeds."""
-    order = first_order(duplicates, capacity.batch_size, capacity.full, capacity.tail, rng)
-    first = Assignment(duplicates, order, capacity.batch_size, capacity.full, capacity.tail)
-    return repaired(first, rng, capacity.batches_per_step)
+    size = min(capacity.batch_size, capacity.rows)
+    order = first_order(duplicates, size, capacity.full, capacity.tail, rng)
+    return repaired(Assignment(duplicates, order, size, capacity.full, capacity.tail), rng, capacity.batches_per_step)
 
 
 def _shuffled(duplicates: Duplicates, capacity: Capacity, rng: Rng) -> Plan:
     """The plan found at first with its full batches, and the rows of each batch, in random order."""
-    size, full = capacity.batch_size, capacity.full
+    size, full = min(capacity.batch_size, capacity.rows), capacity.full
     assert capacity.found is not None
     held = Assignment(duplicates, capacity.found.copy(), size, full, capacity.tail)
     exchange_left_out(held, rng)
