@@ -1,4 +1,4 @@
-"""The parts of the planner beside slow oracles: rows grouped by value, given to batches, and moved if they conflict."""
+"""The parts of the planner beside slow oracles: rows grouped by value, given to batches, moved if they conflict."""
 
 from __future__ import annotations
 
