@@ -107,7 +107,7 @@ class PlannedNoDuplicatesBatchSampler(DefaultBatchSampler):
         excluded = {"dataset_name", *(valid_label_columns or [])}
         self.rule = Rule.of(columns_of(dataset, excluded), negative_columns, strict)
         self.duplicates: Duplicates = self.rule.duplicates(dataset)
-        self._yields_parts = True
+        self._batch_size, self._yields_parts = batch_size, True
         self._set_processes(batch_size, num_processes)
 
     def _set_processes(self, rows_per_process: int, num_processes: int) -> None:
@@ -145,7 +145,7 @@ class PlannedNoDuplicatesBatchSampler(DefaultBatchSampler):
                 f"run. Use {type(self).__name__} for all datasets."
             )
         equal = bool(accelerator.dispatch_batches) or sharding.gathers_across_devices(loss or {})
-        size = sharding.batch_size_of_one(accelerator, self.rows_per_process)
+        size = sharding.batch_size_of_one(accelerator, self._batch_size)
         for sampler in samplers:
             sampler._yields_parts = False
             sampler.equal_parts = equal if sampler.equal_parts is None else sampler.equal_parts
