@@ -259,7 +259,7 @@ def test_the_same_arguments_give_the_same_plan_on_every_platform():
         held = capacity(repeated, batch_size)
         digest.update(plan_epoch(repeated, held, 42, 3).order.astype("<i4").tobytes())
     digest.update(Rng(1, 2).permutation(300_000).astype("<i4").tobytes())
-    assert digest.hexdigest() == "6d24a07219977c582d1a26afaf5842d6d3a1df1023fed2436674e9291e6ab377"
+    assert digest.hexdigest() == "TODO"
 
 
 def test_seed_and_epoch_enter_separately():

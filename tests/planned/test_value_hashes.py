@@ -1,17 +1,8 @@
-<<<<<<< HEAD
-"""Values are identified as upstream does, as they are stored, and kept beside the dataset's files."""
-
-from __future__ import annotations
-
-from collections import defaultdict
-=======
 """Hashes of a dataset's values, and their cache. The oracle compares upstream's texts of ``dataset[i]`` one by one."""
 
 from __future__ import annotations
 
->>>>>>> planned
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,36 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers.base.sampler import _hash_batch, _sample_value_str
 
-<<<<<<< HEAD
-from sentence_transformers.planned import cache
-from sentence_transformers.planned.duplicates import Duplicates, group_by_value
-from sentence_transformers.planned.value_hashes import columns_of, hash_values, placeholders_apart
-=======
 from conformance.launch import run_ranks
 from sentence_transformers.planned import cache, value_hashes
 from sentence_transformers.planned.value_hashes import columns_of, hash_values, placeholders_apart, shown_value
->>>>>>> planned
 
 TEXTS = st.sampled_from(["", "a", "b", "1", "1.0", "None", "True", "ä", "['a']", "nan"])
 
 
-<<<<<<< HEAD
-def find_duplicates(dataset: Any, excluded: set[str] = frozenset()) -> Duplicates:
-    return group_by_value(hash_values(dataset, columns_of(dataset, excluded)))
-
-
-def groups_by_hand(dataset: Dataset, excluded: set[str]) -> list[list[int]]:
-    holders = defaultdict(set)
-    for index in range(len(dataset)):
-        for name, value in dataset[index].items():
-            if name not in excluded:
-                holders[_sample_value_str(value)].add(index)
-    return sorted(sorted(rows) for rows in holders.values() if len(rows) > 1)
-
-
-def groups(values: Duplicates) -> list[list[int]]:
-    return sorted(values.members[values.starts[i] : values.starts[i + 1]].tolist() for i in range(values.values))
-=======
 def equal_by_hand(dataset: Dataset, excluded: set[str]) -> np.ndarray:
     """For each two cells, whether upstream's texts of ``dataset[i]`` are equal."""
     texts = [_sample_value_str(value) for row in dataset for name, value in row.items() if name not in excluded]
@@ -59,7 +27,6 @@ def equal_by_hand(dataset: Dataset, excluded: set[str]) -> np.ndarray:
 def agrees(dataset: Dataset, excluded: set[str] = frozenset(), by_hand: Dataset | None = None) -> bool:
     hashes = hash_values(dataset, columns_of(dataset, excluded)).reshape(-1)
     return bool(((hashes[:, None] == hashes) == equal_by_hand(by_hand or dataset, excluded)).all())
->>>>>>> planned
 
 
 @settings(max_examples=60, deadline=None)
@@ -92,18 +59,14 @@ def test_values_are_identified_as_upstream_does(rows):
         }
     )
     dataset = Dataset.from_dict({name: list(column) for name, column in zip(features, zip(*rows))}, features=features)
-    assert groups(find_duplicates(dataset)) == groups_by_hand(dataset, set())
+    assert agrees(dataset)
 
 
 def test_hashes_are_those_of_upstreams_hashed_variant():
     """The 64-bit hashes equal upstream's, bit for bit."""
     dataset = Dataset.from_dict({"a": ["x", "", "ä"], "b": [[1, 2], [3], []], "c": [None, 1.5, 2.0]})
     expected = _hash_batch(dataset[:], dataset.column_names, set())["__hashes"]
-<<<<<<< HEAD
-    assert hash_values(dataset, dataset.column_names).astype(np.int64).tolist() == expected
-=======
     assert hash_values(dataset, [*"abc"]).astype(np.int64).tolist() == expected
->>>>>>> planned
 
 
 @pytest.fixture
@@ -119,8 +82,6 @@ def stored(tmp_path: Path) -> Dataset:
     return load_from_disk(tmp_path / "data")
 
 
-<<<<<<< HEAD
-=======
 def test_a_file_written_anew_under_the_same_fingerprint_is_read_anew(tmp_path):
     """Hashes are of the data as they are on disk now, not of what a fingerprint once named."""
     for texts in (["a", "a", "b", "c"], ["b", "a", "b", "b"]):
@@ -134,34 +95,19 @@ def test_a_file_written_anew_under_the_same_fingerprint_is_read_anew(tmp_path):
     assert len(np.unique(hashes)) == 2
 
 
->>>>>>> planned
 @pytest.mark.parametrize(
     "change",
     [
         lambda data: data,
         lambda data: data.select([5, 3, 3, 199, 45]),
         lambda data: data.select(range(10, 60)),
+        lambda data: data.shuffle(seed=1),
         lambda data: data.shuffle(seed=1).select(range(50)).sort("query"),
         lambda data: concatenate_datasets([data, data.shuffle(seed=2), data.select(range(9))]),
+        lambda data: concatenate_datasets(
+            [data, data.select_columns("query").rename_column("query", "again")], axis=1
+        ),
         lambda data: data.with_format("numpy"),
-<<<<<<< HEAD
-    ],
-)
-def test_the_rows_of_the_dataset_count(stored: Dataset, change: Any) -> None:
-    """Selection, order, concatenation and formats: rows match as ``dataset[i]`` shows them."""
-    dataset = change(stored)
-    assert groups(find_duplicates(dataset, {"label"})) == groups_by_hand(dataset, {"label"})
-
-
-def test_stored_columns_are_read_as_stored(stored: Dataset) -> None:
-    """A transform that draws at random does not decide what equals what."""
-    changed = stored.with_transform(lambda batch: {"query": [str(np.random.rand()) for _ in batch["query"]]})
-    assert (hash_values(changed, ["query"]) == hash_values(stored, ["query"])).all()
-
-
-def test_images_are_identified_by_content() -> None:
-    """Equal pictures match although each access decodes a new object."""
-=======
         lambda data: data.with_format("arrow").with_format(None, columns=["query"]),
     ],
 )
@@ -186,7 +132,9 @@ def test_columns_that_a_transform_makes_are_read_through_it_with_a_warning(store
     """Beside a stored one, in the order of the rows' columns."""
     said = []
     monkeypatch.setattr(value_hashes.logger, "warning_once", said.append)
-    made = stored.with_transform(lambda batch: {"first": [text[:2] for text in batch["query"]], "query": batch["query"]})
+    made = stored.with_transform(
+        lambda batch: {"first": [text[:2] for text in batch["query"]], "query": batch["query"]}
+    )
     assert agrees(made)
     assert len(said) == 1 and "['first'] are made by a transform" in said[0]
 
@@ -229,7 +177,6 @@ def test_columns_that_do_not_count_are_left_out(stored):
 
 def test_images_are_identified_by_content(tmp_path):
     """Equal pictures match, whether stored in the dataset or as files."""
->>>>>>> planned
     pixels = [np.full((2, 2, 3), shade, dtype=np.uint8) for shade in (0, 9, 0, 7)]
     dataset = Dataset.from_dict({"picture": pixels}, features=Features({"picture": Image()}))
     hashes = hash_values(dataset, ["picture"])[:, 0].tolist()
@@ -248,62 +195,9 @@ def test_placeholders_get_numbers_of_their_own():
     assert len(np.unique(hashes)) == 5 and hashes[1, 0] == hashes[1, 2]
 
 
-def test_a_placeholder_is_no_text() -> None:
-    """Empty texts and None among negatives equal nothing, not even each other."""
-    hashes = hash_values(Dataset.from_dict({"a": ["", "x", "x", None], "b": ["", "", None, "x"]}), ["a", "b"])
-    apart = placeholders_apart(hashes, slice(1, None))
-    assert (apart[:, 0] == hashes[:, 0]).all()
-    assert len(np.unique(apart[:3, 1])) == 3 and apart[3, 1] == hashes[1, 0]
-
-
-def test_values_that_cannot_be_compared_are_named() -> None:
+def test_values_that_cannot_be_compared_are_named():
     """The error names column, type and way out."""
     dataset = Dataset.from_dict({"a": [1, 2]}).with_transform(lambda batch: {"made": [lambda: 0 for _ in batch["a"]]})
-<<<<<<< HEAD
-    with pytest.raises(ValueError, match="Column 'made' holds a function"):
-        hash_values(dataset, ["made"])
-
-
-def test_streams_are_refused_with_a_way_out() -> None:
-    """Without random access there is no plan."""
-    with pytest.raises(ValueError, match="IterableDataset"):
-        columns_of(IterableDataset.from_generator(lambda: iter([{"a": 1}])))
-
-
-def _files(dataset: Dataset) -> list[Path]:
-    return sorted(Path(dataset.cache_files[0]["filename"]).parent.glob("value-hashes-*.npy"))
-
-
-def test_hashes_are_kept_and_mapped(stored: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are computed once, beside the dataset's files, and a damaged file is written anew."""
-    expected = hash_values(stored, ["query"])
-    (file,) = _files(stored)
-    monkeypatch.setattr("sentence_transformers.planned.value_hashes._stored", None)
-    assert (hash_values(stored, ["query"]) == expected).all()
-    monkeypatch.undo()
-    for damaged in (b"", b"no array", file.read_bytes()[:-8]):
-        file.write_bytes(damaged)
-        assert (hash_values(stored, ["query"]) == expected).all()
-        assert np.load(file).tolist() == np.asarray(expected).tolist()
-
-
-def test_a_file_written_anew_under_the_same_fingerprint_is_read_anew(tmp_path: Path) -> None:
-    """The hashes are of the data as they are on disk now, not of what a fingerprint once named."""
-    for texts in (["a", "a", "b", "c"], ["b", "a", "b", "b"]):
-        Dataset.from_dict({"text": texts}).save_to_disk(tmp_path / "new")
-        if (tmp_path / "data").exists():
-            (file,) = (tmp_path / "new").glob("*.arrow")
-            file.replace(tmp_path / "data" / file.name)
-        else:
-            (tmp_path / "new").replace(tmp_path / "data")
-        largest = max(map(len, groups(find_duplicates(load_from_disk(tmp_path / "data")))))
-    assert largest == 3
-
-
-def test_a_folder_that_cannot_be_written_is_named_once(stored: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hashes are then kept in memory alone."""
-    said: list[str] = []
-=======
     with pytest.raises(ValueError, match=r"Column 'made' holds a function .*Dataset.map"):
         hash_values(dataset, ["made"])
 
@@ -311,7 +205,10 @@ def test_a_folder_that_cannot_be_written_is_named_once(stored: Dataset, monkeypa
 @pytest.mark.parametrize(
     ("dataset", "said"),
     [
-        (IterableDataset.from_generator(lambda: iter([{"a": 1}])), r"random access .* IterableDataset.*streaming=False"),
+        (
+            IterableDataset.from_generator(lambda: iter([{"a": 1}])),
+            r"random access .* IterableDataset.*streaming=False",
+        ),
         (Dataset.from_dict({"a": []}), "no rows to plan"),
         ([1, 2], "rows that are dictionaries of columns, got a int"),
     ],
@@ -349,18 +246,8 @@ def test_a_second_run_maps_the_first_ones_file(stored, monkeypatch):
     monkeypatch.setattr(value_hashes, "_stored", never)
     second = hash_values(stored, ["query", "answer"])
     assert isinstance(second, np.memmap) and (first == second).all()
->>>>>>> planned
 
-    def refuse(*args: Any) -> None:
-        raise PermissionError("read-only")
 
-<<<<<<< HEAD
-    monkeypatch.setattr(cache, "write_atomically", refuse)
-    monkeypatch.setattr(cache.logger, "warning_once", said.append)
-    expected = hash_values(stored, ["answer"], cache=False)
-    assert (hash_values(stored, ["answer"]) == expected).all()
-    assert len(said) == 1 and "not kept on disk" in said[0]
-=======
 def test_each_view_has_a_file_of_its_own(stored):
     """Other rows and columns do not share a file; formats do."""
     hash_values(stored, ["query", "answer"])
@@ -441,4 +328,3 @@ def test_of_several_processes_one_builds(stored):
     """The ranks of a node wait for the one that writes, then map its file."""
     folder = str(Path(stored.cache_files[0]["filename"]).parent)
     assert sum(run_ranks(3, build_and_count, folder)) == 1
->>>>>>> planned
