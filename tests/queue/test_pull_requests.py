@@ -73,6 +73,8 @@ def test_the_tests_of_a_fix_fail_on_the_release_and_pass_with_it(name: str, bran
     green = run(patched, *pytest_command, check=False, env=environment(patched))
     red = run(without, *pytest_command, check=False, env=environment(without))
     assert green.returncode == 0, green.stdout
+    if " passed" not in green.stdout:
+        pytest.skip(f"{name}: its tests skip themselves on the packages that are installed")
     assert red.returncode == 1 and " failed" in red.stdout, red.stdout
 
 
