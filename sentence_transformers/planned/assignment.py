@@ -8,10 +8,10 @@ Method. Where no value is in more than 1/16 of the batches: the shuffle, cut. Ot
 1. *Surplus.* Of a value in more strong rows than there are batches for it, those latest in the shuffle are left out.
 2. *Last batch.* An unfilled last batch takes one row of each value that needs every batch, then the latest rows of the
    shuffle that agree with each other. What is left are full batches alone, and no value has more rows than they are.
-3. *Dealing.* Rows of values that are strong in many rows (of all, where no row holds several), value by value in
-   random order, are dealt like cards, round by round; each round visits every batch once, in an order of its own. Where
-   a value runs over the end of a round, its remaining rows begin the next in batches that it has not met. This is the
-   constructive half of the Gale-Ryser theorem (1957).
+3. *Dealing.* Rows of values that are strong in many rows (of all, where no row holds several), value by value, in
+   random order, are dealt like cards, round by round; each round visits every batch once, in an order of its own.
+   Where a value runs over the end of a round, its remaining rows begin the next in batches that it has not met. This
+   is the constructive half of the Gale-Ryser theorem (1957).
 4. *Filling.* The other rows take the free slots in shuffled order; then each batch is shuffled.
 
 Cost: linear in rows and columns, a Python step per round, at most 4096 of them.
@@ -69,7 +69,7 @@ def surplus(duplicates: Duplicates, batch_size: int, batches: int, shuffled: Row
     Where a row holds several such values the choice is greedy, hence perhaps not the smallest.
     """
     weak = np.diff(duplicates.starts) - duplicates.strong_sizes
-    room = np.maximum(batches - -(-weak // batch_size), 0)
+    room = np.maximum(batches - -(-weak // min(batch_size, duplicates.rows)), 0)
     numbers = np.flatnonzero(duplicates.strong_sizes > room)
     if not len(numbers):
         return np.empty(0, np.int32)

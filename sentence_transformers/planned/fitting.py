@@ -59,8 +59,7 @@ def check_capacity(sampler: PlannedNoDuplicatesBatchSampler, held: Capacity) -> 
             f"{held.planned} rows without duplicates cannot be shared by {sampler.num_processes} processes; each "
             "needs a row at least. Train on fewer processes, or on more rows."
         )
-    whole = held.batch_size * held.batches_per_step
-    skipped = max(held.left_out - (held.rows % whole if sampler.drop_last else 0), 0)
+    skipped = held.skipped
     if not skipped:
         return
     shared = f"of {sampler.rows_per_step}" + (" over all processes" if sampler.num_processes > 1 else "")

@@ -31,7 +31,7 @@ those rows.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sentence_transformers.planned.assignment import Rows, first_order, surplus
 from sentence_transformers.planned.conflicts import Assignment
@@ -54,6 +54,7 @@ class Capacity:
             and has fewer rows than that.
         full: full batches.
         tail: rows of the unfilled last batch, 0 for none.
+        drop_last: whether the rows of an unfilled last batch are left out.
         found: where the plan is the result of a search, the rows in the order found at first, those left out last.
     """
 
@@ -62,6 +63,7 @@ class Capacity:
     batches_per_step: int
     full: int
     tail: int
+    drop_last: bool = False
     found: Rows | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
@@ -76,6 +78,11 @@ class Capacity:
     def left_out(self) -> int:
         """Rows that each epoch leaves out."""
         return self.rows - self.planned
+
+    @property
+    def skipped(self) -> int:
+        """Rows that each epoch leaves out because they share values with too many others."""
+        return max(self.left_out - (self.rows % (self.batch_size * self.batches_per_step) if self.drop_last else 0), 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,12 +128,11 @@ def capacity(duplicates: Duplicates, batch_size: int, drop_last: bool = False, b
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     full, tail = _target(duplicates, batch_size, batches_per_step, drop_last)
+    most = Capacity(duplicates.rows, batch_size, batches_per_step, full, tail, drop_last)
     if _is_sparse(duplicates, full) or duplicates.single:
-        return Capacity(duplicates.rows, batch_size, batches_per_step, full, tail)
-    most = Capacity(duplicates.rows, batch_size, batches_per_step, full, tail)
+        return most
     first = _searched(duplicates, most, Rng(_FIRST, 1))
-    tail = 0 if drop_last else first.tail
-    return Capacity(duplicates.rows, batch_size, batches_per_step, first.full, tail, first.order)
+    return replace(most, full=first.full, tail=0 if drop_last else first.tail, found=first.order)
 
 
 def fits(duplicates: Duplicates, batch_size: int, batches_per_step: int = 1) -> bool:
@@ -197,14 +203,14 @@ def _target(duplicates: Duplicates, batch_size: int, batches_per_step: int, drop
 
 def _searched(duplicates: Duplicates, capacity: Capacity, rng: Rng) -> Assignment:
     """An assignment without conflicts, of the capacity if the search succeeds."""
-    order = first_order(duplicates, capacity.batch_size, capacity.full, capacity.tail, rng)
-    first = Assignment(duplicates, order, capacity.batch_size, capacity.full, capacity.tail)
-    return repaired(first, rng, capacity.batches_per_step)
+    size = min(capacity.batch_size, capacity.rows)
+    order = first_order(duplicates, size, capacity.full, capacity.tail, rng)
+    return repaired(Assignment(duplicates, order, size, capacity.full, capacity.tail), rng, capacity.batches_per_step)
 
 
 def _shuffled(duplicates: Duplicates, capacity: Capacity, rng: Rng) -> Plan:
     """The plan found at first with its full batches, and the rows of each batch, in random order."""
-    size, full = capacity.batch_size, capacity.full
+    size, full = min(capacity.batch_size, capacity.rows), capacity.full
     assert capacity.found is not None
     held = Assignment(duplicates, capacity.found.copy(), size, full, capacity.tail)
     exchange_left_out(held, rng)

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from sentence_transformers.planned.duplicates import Duplicates, group_by_value
+from sentence_transformers.planned.value_hashes import hash_values, placeholders_apart
 
 POSITIVES = 2  # columns that are no negatives by sentence-transformers' convention: anchor, positive
 
@@ -55,3 +59,16 @@ class Rule:
         firm = [name for name in columns if name not in negatives]
         ordered = (*firm, *(name for name in columns if name in negatives))
         return cls(ordered, len(firm), len(ordered) if strict else len(firm))
+
+    def duplicates(self, dataset: Any, cache: bool = True) -> Duplicates:
+        """The values of a dataset that keep rows apart. A placeholder (``""`` or None) among negatives is no text.
+
+        Args:
+            dataset: a ``datasets.Dataset``, or anything that returns a dictionary for a row's number.
+            cache: keep the hashes of the values beside the dataset's cache files.
+
+        Raises:
+            ValueError: If a value can neither be compared nor pickled.
+        """
+        hashes = placeholders_apart(hash_values(dataset, self.columns, cache), slice(self.firm, None))
+        return group_by_value(hashes, self.strong)

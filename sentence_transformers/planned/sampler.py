@@ -19,10 +19,10 @@ from transformers.utils import logging
 
 from sentence_transformers.planned import fitting, sharding
 from sentence_transformers.planned.assignment import Rows
-from sentence_transformers.planned.duplicates import Duplicates, group_by_value
+from sentence_transformers.planned.duplicates import Duplicates
 from sentence_transformers.planned.plan import Capacity, capacity, plan_epoch
 from sentence_transformers.planned.rule import Rule
-from sentence_transformers.planned.value_hashes import columns_of, hash_values, placeholders_apart
+from sentence_transformers.planned.value_hashes import columns_of
 
 logger = logging.get_logger(__name__)
 
@@ -93,6 +93,11 @@ class PlannedNoDuplicatesBatchSampler(DefaultBatchSampler):
     ) -> None:
         super().__init__(dataset, batch_size, drop_last, valid_label_columns, generator, seed)
         fitting.check_share(max_skipped)
+        for name, value in (("across_devices", across_devices), ("strict", strict)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be True or False, got {value!r}.")
+        if num_processes is not None and (not isinstance(num_processes, int) or num_processes < 1):
+            raise ValueError(f"num_processes must be a whole number of at least 1, got {num_processes!r}.")
         self.dataset = dataset
         self.across_devices, self.max_skipped, self.equal_parts = across_devices, max_skipped, equal_parts
         if num_processes is None:
@@ -100,9 +105,8 @@ class PlannedNoDuplicatesBatchSampler(DefaultBatchSampler):
         self.drop_last = drop_last_step if drop_last_step is not None else drop_last and num_processes == 1
         excluded = {"dataset_name", *(valid_label_columns or [])}
         self.rule = Rule.of(columns_of(dataset, excluded), negative_columns, strict)
-        hashes = placeholders_apart(hash_values(dataset, self.rule.columns), slice(self.rule.firm, None))
-        self.duplicates: Duplicates = group_by_value(hashes, self.rule.strong)
-        self._yields_parts = True
+        self.duplicates: Duplicates = self.rule.duplicates(dataset)
+        self._batch_size, self._yields_parts = batch_size, True
         self._set_processes(batch_size, num_processes)
 
     def _set_processes(self, rows_per_process: int, num_processes: int) -> None:
@@ -140,7 +144,7 @@ class PlannedNoDuplicatesBatchSampler(DefaultBatchSampler):
                 f"run. Use {type(self).__name__} for all datasets."
             )
         equal = bool(accelerator.dispatch_batches) or sharding.gathers_across_devices(loss or {})
-        size = sharding.batch_size_of_one(accelerator, self.rows_per_process)
+        size = sharding.batch_size_of_one(accelerator, self._batch_size)
         for sampler in samplers:
             sampler._yields_parts = False
             sampler.equal_parts = equal if sampler.equal_parts is None else sampler.equal_parts
@@ -153,6 +157,11 @@ class PlannedNoDuplicatesBatchSampler(DefaultBatchSampler):
         size, steps = (self.rows_per_step, 1) if self.across_devices else (self.rows_per_process, self.num_processes)
         found = capacity(self.duplicates, size, self.drop_last, steps)
         fitting.check_capacity(self, found)
+        if self._yields_parts and self.equal_parts is None and found.tail % self.num_processes:
+            logger.warning_once(
+                f"In the last step, the batches of the {self.num_processes} processes differ by a row. A loss with "
+                "gather_across_devices=True needs the sampler's option equal_parts=True."
+            )
         return found
 
     @property
@@ -202,6 +211,4 @@ class PlannedNoDuplicatesBatchSampler(DefaultBatchSampler):
     @property
     def rows_skipped(self) -> int:
         """The number of rows that every epoch leaves out because they share values with too many others."""
-        held = self.capacity
-        whole = held.batch_size * held.batches_per_step
-        return max(held.left_out - (held.rows % whole if self.drop_last else 0), 0)
+        return self.capacity.skipped

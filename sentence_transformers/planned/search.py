@@ -31,6 +31,7 @@ _AT_A_TIME = 8
 _TIMES = 2048
 _AT_ONCE = 64
 _STALLED = 32
+_LEAST = 20
 _TENURE = 4
 _NEVER = 1 << 30
 
@@ -136,6 +137,7 @@ def tabu_search(assignment: Assignment, rng: Rng, patience: int) -> Rows:
         patience: rounds without progress after which the search ends.
     """
     search = _Search(assignment, rng)
+    patience = min(patience, _LEAST + len(assignment.order))
     number, progress, fewest, most = 0, 0, search.conflicts, _AT_ONCE
     while fewest and number - progress < patience:
         number += 1
@@ -174,6 +176,8 @@ class _Search:
         partners = self._best_partners(rows, self._best_batches(rows), number)
         kept = np.flatnonzero(~np.isin(partners, rows) & (held.batch_of[rows] != held.batch_of[partners]))
         kept = kept[np.unique(partners[kept], return_index=True)[1]]
+        if not len(kept):
+            return
         rows, partners = rows[kept], partners[kept]
         both = np.concatenate([rows, partners])
         self.tables.add(both, held.batch_of[both], -1)
@@ -193,6 +197,8 @@ class _Search:
             looked = draw(batches, len(rows) * _LOOKED_AT).reshape(len(rows), -1)
         met = self.tables.met(rows, looked) + draw(1 << 20, looked.size).reshape(looked.shape) / (1 << 20)
         met[looked == held.batch_of[rows][:, None]] = np.inf
+        # Outside no row conflicts, but not every row from there fits: every second time, look elsewhere.
+        met[(looked == held.batches) & (draw(2, len(rows))[:, None] == 0)] = _NEVER
         return looked[np.arange(len(rows)), met.argmin(axis=1)]
 
     def _best_partners(self, rows: Rows, there: npt.NDArray[np.int64], number: int) -> Rows:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -23,3 +25,14 @@ def tables(columns: st.SearchStrategy[int], rows: int = 60) -> st.SearchStrategy
         st.integers(0, 10**6),
         st.sampled_from([0, 0, 0.25, 0.5]),
     )
+
+
+def conflict(values: np.ndarray, strong: int, row: int, other: int) -> bool:
+    """Whether two rows share a value that is in one of the first ``strong`` columns of either."""
+    mine, theirs = values[row].tolist(), values[other].tolist()
+    return row != other and bool(set(mine[:strong]) & set(theirs) or set(theirs[:strong]) & set(mine))
+
+
+def conflicts_by_hand(values: np.ndarray, strong: int, rows: list[int]) -> list[tuple[int, int]]:
+    """The pairs of rows that conflict."""
+    return [pair for pair in combinations(rows, 2) if conflict(values, strong, *pair)]

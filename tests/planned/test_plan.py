@@ -12,19 +12,21 @@ from hypothesis import strategies as st
 from tables import table, tables
 
 from sentence_transformers.planned.duplicates import group_by_value
-from sentence_transformers.planned.plan import Capacity, Plan, capacity, plan_epoch
+from sentence_transformers.planned.plan import Capacity, Plan, capacity, fits, plan_epoch
 from sentence_transformers.planned.rng import Rng
 
 
-def assert_valid(values: np.ndarray, plan: Plan, held: Capacity) -> None:
-    """Each row once, batches full but the last, no value in two rows of a batch, the length as promised."""
+def assert_valid(values: np.ndarray, plan: Plan, held: Capacity, strong: int | None = None) -> None:
+    """Each row once, batches full but the last, no two rows of a batch in conflict, the length as promised."""
+    strong = values.shape[1] if strong is None else strong
     assert sorted([*plan.order.tolist(), *plan.left_out.tolist()]) == list(range(len(values)))
     sizes = [len(batch) for batch in plan]
     assert sizes == [held.batch_size] * held.full + [held.tail] * (held.tail > 0)
     assert len(plan) == len(held) and len(plan.left_out) == held.left_out
     for batch in plan:
-        counts = Counter(value for row in batch for value in set(values[row].tolist()))
-        assert max(counts.values()) == 1
+        every = Counter(value for row in batch for value in set(values[row].tolist()))
+        firm = {value for row in batch for value in values[row, :strong].tolist()}
+        assert all(every[value] == 1 for value in firm)
 
 
 def most_by_hand(column: list[int], batch_size: int, drop_last: bool) -> tuple[int, int]:
@@ -56,13 +58,22 @@ def best_by_search(values: np.ndarray, sizes: list[int]) -> bool:
 
 
 @settings(max_examples=250, deadline=None)
-@given(tables(st.integers(1, 3)), st.integers(1, 20), st.booleans(), st.integers(0, 5))
-def test_every_plan_is_exact_complete_and_without_duplicates(values, batch_size, drop_last, seed):
-    """On any data each epoch keeps all promises at once, and has the length known beforehand."""
-    repeated = group_by_value(values)
-    held = capacity(repeated, batch_size, drop_last)
-    for epoch in range(3):
-        assert_valid(values, plan_epoch(repeated, held, seed, epoch), held)
+@given(
+    tables(st.integers(1, 4)),
+    st.integers(0, 4),
+    st.integers(1, 20),
+    st.booleans(),
+    st.integers(1, 3),
+    st.integers(0, 5),
+)
+def test_every_plan_is_exact_complete_and_without_conflicts(values, strong, batch_size, drop_last, processes, seed):
+    """On any data and rule each epoch keeps all promises at once, and has the length known beforehand."""
+    strong = min(strong, values.shape[1])
+    repeated = group_by_value(values, strong)
+    held = capacity(repeated, batch_size, drop_last, processes)
+    assert held.full % processes == 0 and held.tail < batch_size * processes
+    for epoch in range(2):
+        assert_valid(values, plan_epoch(repeated, held, seed, epoch), held, strong)
 
 
 @settings(max_examples=300, deadline=None)
@@ -102,6 +113,62 @@ def test_feasible_small_tables_of_several_columns_are_planned_in_full():
             missed += capacity(group_by_value(values), batch_size).left_out > 0
     assert feasible > 100
     assert missed * 10 <= feasible
+
+
+def hard_negatives(rows: int, negatives: int, pool: int, zipf: bool = False) -> np.ndarray:
+    """Rows of distinct anchors and positives, with negatives drawn from the first positives, evenly or by Zipf."""
+    weights = 1 / np.arange(1, pool + 1) if zipf else np.ones(pool)
+    drawn = np.random.RandomState(0).choice(pool, (rows, negatives), p=weights / weights.sum())
+    return np.column_stack([10**6 + np.arange(rows), np.arange(rows), drawn])
+
+
+def planted_colouring(rows: int, batches: int, values: int) -> np.ndarray:
+    """Rows of which each draws values that only one row of its hidden batch may hold: a full plan exists."""
+    generator = np.random.RandomState(1)
+    columns = [
+        np.concatenate([generator.permutation(values)[: rows // batches] for _ in range(batches)]) for _ in "ab"
+    ]
+    return np.stack([columns[0], values + columns[1]], axis=1)[generator.permutation(rows)]
+
+
+@pytest.mark.parametrize(
+    ("values", "strong", "batch_size"),
+    [
+        (hard_negatives(4000, 8, 2000), 2, 512),
+        (hard_negatives(4000, 8, 4000), 10, 128),
+        (hard_negatives(6000, 5, 2000), 2, 1000),
+        (hard_negatives(10_000, 5, 500), 2, 512),
+        (hard_negatives(10_000, 5, 50, zipf=True), 2, 512),
+        (np.stack([np.arange(9000) // 3, 9000 + np.arange(9000), 18_000 + np.arange(9000)], axis=1), 2, 1024),
+        (planted_colouring(2000, 10, 240), 2, 200),
+    ],
+    ids=["8 negatives", "strict", "large batches", "hot pool", "Zipf", "triplets", "planted"],
+)
+def test_every_row_with_mined_negatives_has_a_place(values, strong, batch_size):
+    """In full batches without a false negative, in an epoch of its own draw."""
+    repeated = group_by_value(values, strong)
+    held = capacity(repeated, batch_size)
+    assert held.left_out == 0 and fits(repeated, batch_size)
+    plans = [plan_epoch(repeated, held, 5, epoch) for epoch in range(2)]
+    for plan in plans:
+        assert_valid(values, plan, held, strong)
+    assert (plans[0].order != plans[1].order).mean() > 0.9
+
+
+def test_rows_with_mined_negatives_that_do_not_fit_are_others_each_epoch():
+    """One text is a negative of all rows and the positive of 100: these are left out but for a few, in turn."""
+    values = np.column_stack([np.arange(400), 10**6 + np.arange(400), np.full(400, -7)])
+    values[:100, 1] = -7
+    values[:100, 2] = 2 * 10**6 + np.arange(100)
+    repeated = group_by_value(values, 2)
+    held = capacity(repeated, 20)
+    out: Counter[int] = Counter()
+    for epoch in range(20):
+        plan = plan_epoch(repeated, held, 3, epoch)
+        assert_valid(values, plan, held, 2)
+        out.update(plan.left_out.tolist())
+    assert 0 < held.left_out <= 100
+    assert len(out) > held.left_out
 
 
 def exactly_as_many_as_batches() -> tuple[np.ndarray, int]:

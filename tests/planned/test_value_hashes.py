@@ -1,9 +1,7 @@
-"""Keys of a dataset's values, and their cache. The oracle compares upstream's texts of ``dataset[i]`` one by one."""
+"""Hashes of a dataset's values, and their cache. The oracle compares upstream's texts of ``dataset[i]`` one by one."""
 
 from __future__ import annotations
 
-import multiprocessing
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -13,28 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers.base.sampler import _hash_batch, _sample_value_str
 
-from sentence_transformers.base import key_cache, keys
-from sentence_transformers.planned.duplicates import Duplicates
-from sentence_transformers.planned.value_hashes import find_duplicates
+from conformance.launch import run_ranks
+from sentence_transformers.planned import cache, value_hashes
+from sentence_transformers.planned.value_hashes import columns_of, hash_values, placeholders_apart, shown_value
 
 TEXTS = st.sampled_from(["", "a", "b", "1", "1.0", "None", "True", "ä", "['a']", "nan"])
 
 
-def groups_by_hand(dataset: Dataset, excluded: set[str]) -> list[list[int]]:
-    holders = defaultdict(set)
-    for index in range(len(dataset)):
-        for name, value in dataset[index].items():
-            if name not in excluded:
-                holders[_sample_value_str(value)].add(index)
-    return sorted(sorted(rows) for rows in holders.values() if len(rows) > 1)
+def equal_by_hand(dataset: Dataset, excluded: set[str]) -> np.ndarray:
+    """For each two cells, whether upstream's texts of ``dataset[i]`` are equal."""
+    texts = [_sample_value_str(value) for row in dataset for name, value in row.items() if name not in excluded]
+    return np.array(texts)[:, None] == np.array(texts)
 
 
-def groups(values: Duplicates) -> list[list[int]]:
-    return sorted(values.members[values.starts[i] : values.starts[i + 1]].tolist() for i in range(values.values))
-
-
-def agrees(dataset: Dataset, excluded: set[str] = frozenset()) -> bool:
-    return groups(find_duplicates(dataset, excluded)) == groups_by_hand(dataset, excluded)
+def agrees(dataset: Dataset, excluded: set[str] = frozenset(), by_hand: Dataset | None = None) -> bool:
+    hashes = hash_values(dataset, columns_of(dataset, excluded)).reshape(-1)
+    return bool(((hashes[:, None] == hashes) == equal_by_hand(by_hand or dataset, excluded)).all())
 
 
 @settings(max_examples=60, deadline=None)
@@ -74,7 +66,7 @@ def test_hashes_are_those_of_upstreams_hashed_variant():
     """The 64-bit hashes equal upstream's, bit for bit."""
     dataset = Dataset.from_dict({"a": ["x", "", "ä"], "b": [[1, 2], [3], []], "c": [None, 1.5, 2.0]})
     expected = _hash_batch(dataset[:], dataset.column_names, set())["__hashes"]
-    assert keys.hash_values(dataset).astype(np.int64).tolist() == expected
+    assert hash_values(dataset, [*"abc"]).astype(np.int64).tolist() == expected
 
 
 @pytest.fixture
@@ -91,7 +83,7 @@ def stored(tmp_path: Path) -> Dataset:
 
 
 def test_a_file_written_anew_under_the_same_fingerprint_is_read_anew(tmp_path):
-    """Keys are of the data as they are on disk now, not of what a fingerprint once named."""
+    """Hashes are of the data as they are on disk now, not of what a fingerprint once named."""
     for texts in (["a", "a", "b", "c"], ["b", "a", "b", "b"]):
         Dataset.from_dict({"text": texts}).save_to_disk(tmp_path / "new")
         if (tmp_path / "data").exists():
@@ -99,8 +91,8 @@ def test_a_file_written_anew_under_the_same_fingerprint_is_read_anew(tmp_path):
             file.replace(tmp_path / "data" / file.name)
         else:
             (tmp_path / "new").replace(tmp_path / "data")
-        largest = find_duplicates(load_from_disk(tmp_path / "data")).largest
-    assert largest == 3
+        hashes = hash_values(load_from_disk(tmp_path / "data"), ["text"])
+    assert len(np.unique(hashes)) == 2
 
 
 @pytest.mark.parametrize(
@@ -117,166 +109,198 @@ def test_a_file_written_anew_under_the_same_fingerprint_is_read_anew(tmp_path):
         ),
         lambda data: data.with_format("numpy"),
         lambda data: data.with_format("arrow").with_format(None, columns=["query"]),
-        lambda data: data.with_transform(lambda batch: {"query": [text[:2] for text in batch["query"]]}),
     ],
 )
 def test_the_view_of_the_dataset_counts(stored, change):
-    """Selection, order, concatenation, formats and transforms: rows match as ``dataset[i]`` shows them."""
+    """Selection, order, concatenation and columns: rows match as ``dataset[i]`` shows them."""
     assert agrees(change(stored), {"label"})
+
+
+def test_stored_columns_are_read_as_stored_under_a_transform(stored):
+    """What a transform makes of a column, perhaps at random, does not matter: the hashes are those of the data."""
+    generator = np.random.default_rng()
+
+    def transform(batch):
+        return {"query": [text[: generator.integers(1, 5)] for text in batch["query"]], "answer": batch["answer"]}
+
+    columns = ["query", "answer"]
+    assert columns_of(stored.with_transform(transform)) == columns
+    assert (hash_values(stored.with_transform(transform), columns) == hash_values(stored, columns)).all()
+
+
+def test_columns_that_a_transform_makes_are_read_through_it_with_a_warning(stored, monkeypatch):
+    """Beside a stored one, in the order of the rows' columns."""
+    said = []
+    monkeypatch.setattr(value_hashes.logger, "warning_once", said.append)
+    made = stored.with_transform(
+        lambda batch: {"first": [text[:2] for text in batch["query"]], "query": batch["query"]}
+    )
+    assert agrees(made)
+    assert len(said) == 1 and "['first'] are made by a transform" in said[0]
+
+
+def test_any_collection_of_rows_will_do():
+    """A list of dictionaries, or a wrapper around a dataset."""
+
+    class Wrapper:
+        def __init__(self, dataset):
+            self.dataset = dataset
+
+        def __getattr__(self, name):
+            return getattr(self.dataset, name)
+
+        def __getitem__(self, index):
+            return self.dataset[index]
+
+        def __len__(self):
+            return len(self.dataset)
+
+    rows = [{"a": "x", "b": 1}, {"a": "y", "b": "x"}]
+    expected = hash_values(Dataset.from_list([{"a": "x", "b": "1"}, {"a": "y", "b": "x"}]), ["a", "b"]).tolist()
+    assert columns_of(rows) == ["a", "b"] and hash_values(rows, ["a", "b"]).tolist() == expected
+    wrapped = Wrapper(Dataset.from_dict({"a": ["x", "y"]}))
+    assert hash_values(wrapped, columns_of(wrapped)).tolist() == [row[:1] for row in expected]
 
 
 def test_reading_in_small_batches_changes_nothing(stored, monkeypatch):
     """The result does not depend on how many rows are read at a time."""
-    expected = groups(find_duplicates(stored.shuffle(seed=3), cache=False))
-    monkeypatch.setattr(keys, "READ_ROWS", 7)
-    assert groups(find_duplicates(stored.shuffle(seed=3), cache=False)) == expected
+    expected = hash_values(stored.shuffle(seed=3), ["query", "answer"], cache=False)
+    monkeypatch.setattr(value_hashes, "READ_ROWS", 7)
+    assert (hash_values(stored.shuffle(seed=3), ["query", "answer"], cache=False) == expected).all()
 
 
-def test_excluded_columns_do_not_count(stored):
+def test_columns_that_do_not_count_are_left_out(stored):
     """Labels repeat without keeping rows apart; all columns may be excluded."""
-    assert agrees(stored, {"label", "dataset_name"})
-    everything = find_duplicates(stored, set(stored.column_names))
-    assert (everything.rows, everything.values) == (200, 0)
+    assert columns_of(stored, {"label", "dataset_name"}) == ["query", "answer"]
+    assert hash_values(stored, []).shape == (200, 0)
 
 
-def test_images_are_identified_by_content():
-    """Equal pictures match although each access decodes a new object."""
+def test_images_are_identified_by_content(tmp_path):
+    """Equal pictures match, whether stored in the dataset or as files."""
     pixels = [np.full((2, 2, 3), shade, dtype=np.uint8) for shade in (0, 9, 0, 7)]
-    dataset = Dataset.from_dict(
-        {"picture": pixels, "text": list("abcd")}, features=Features({"picture": Image(), "text": Value("string")})
-    )
-    assert groups(find_duplicates(dataset)) == [[0, 2]]
+    dataset = Dataset.from_dict({"picture": pixels}, features=Features({"picture": Image()}))
+    hashes = hash_values(dataset, ["picture"])[:, 0].tolist()
+    assert hashes[0] == hashes[2] and len(set(hashes)) == 3
+    for name, row in (("a", 0), ("b", 2), ("c", 3)):
+        dataset[row]["picture"].save(tmp_path / f"{name}.png")
+    files = Dataset.from_dict({"picture": [str(tmp_path / f"{name}.png") for name in "abc"]})
+    hashes = hash_values(files.cast_column("picture", Image()), ["picture"])[:, 0].tolist()
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_placeholders_get_numbers_of_their_own():
+    """In the columns named, and nowhere else."""
+    dataset = Dataset.from_dict({"a": ["", "x"], "b": [None, ""], "c": ["", "x"]})
+    hashes = placeholders_apart(hash_values(dataset, [*"abc"]), slice(1, None))
+    assert len(np.unique(hashes)) == 5 and hashes[1, 0] == hashes[1, 2]
 
 
 def test_values_that_cannot_be_compared_are_named():
     """The error names column, type and way out."""
     dataset = Dataset.from_dict({"a": [1, 2]}).with_transform(lambda batch: {"made": [lambda: 0 for _ in batch["a"]]})
     with pytest.raises(ValueError, match=r"Column 'made' holds a function .*Dataset.map"):
-        find_duplicates(dataset)
+        hash_values(dataset, ["made"])
 
 
-def test_streams_are_refused_with_a_way_out():
-    """Without random access there is no plan."""
-    with pytest.raises(ValueError, match=r"IterableDataset.*streaming=False"):
-        find_duplicates(IterableDataset.from_generator(lambda: iter([{"a": 1}])))
+@pytest.mark.parametrize(
+    ("dataset", "said"),
+    [
+        (
+            IterableDataset.from_generator(lambda: iter([{"a": 1}])),
+            r"random access .* IterableDataset.*streaming=False",
+        ),
+        (Dataset.from_dict({"a": []}), "no rows to plan"),
+        ([1, 2], "rows that are dictionaries of columns, got a int"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_with_a_way_out(dataset, said):
+    """Streams, no rows, rows without columns."""
+    with pytest.raises(ValueError, match=said):
+        columns_of(dataset)
 
 
 def test_columns_that_change_between_rows_are_refused():
     """A transform has to return the same columns for every row."""
     dataset = Dataset.from_dict({"a": [1, 2]}).with_transform(lambda batch: {f"made{batch['a'][0]}": batch["a"]})
-    with pytest.raises(ValueError, match="do not all have the columns"):
-        find_duplicates(dataset)
+    with pytest.raises(ValueError, match=r"Row 1 has no columns \['made1'\]"):
+        hash_values(dataset, columns_of(dataset))
 
 
-def key_files(dataset: Dataset) -> list[Path]:
-    return sorted(Path(keys.cache_folder(dataset)).glob("*.keys"))
+def test_a_value_is_shown_in_words():
+    """The one that two rows share, cut if it is long."""
+    dataset = Dataset.from_dict({"a": ["x", "y"], "b": ["z" * 99, "z" * 99]})
+    assert shown_value(dataset, ["a", "b"], [0, 1], length=10) == "'zzzzzzzz…"
+
+
+def files_of(dataset: Dataset) -> list[Path]:
+    return sorted(Path(dataset.cache_files[0]["filename"]).parent.glob("value-hashes-*.npy"))
 
 
 def never(*args, **kwargs):
-    raise AssertionError("built although it is cached")
+    raise AssertionError("read although it is cached")
 
 
 def test_a_second_run_maps_the_first_ones_file(stored, monkeypatch):
-    """The values are read from disk, mapped, without hashing anything."""
-    first = find_duplicates(stored)
-    monkeypatch.setattr(keys, "hash_values", never)
-    second = find_duplicates(stored)
-    assert groups(second) == groups(first) and (second.row_values == first.row_values).all()
-    assert isinstance(second.members.base, np.memmap)
+    """The hashes are read from disk, mapped, without reading a text."""
+    first = hash_values(stored, ["query", "answer"])
+    monkeypatch.setattr(value_hashes, "_stored", never)
+    second = hash_values(stored, ["query", "answer"])
+    assert isinstance(second, np.memmap) and (first == second).all()
 
 
 def test_each_view_has_a_file_of_its_own(stored):
-    """Other rows, formats and excluded columns do not share a file; unknown excluded names do not matter."""
-    find_duplicates(stored)
-    find_duplicates(stored, {"label"})
-    find_duplicates(stored, {"label", "dataset_name"})
-    find_duplicates(stored.select(range(50)))
-    find_duplicates(stored.with_format("numpy"))
-    find_duplicates(stored.with_format(None, columns=["query"]))
-    assert len(key_files(stored)) == 5
+    """Other rows and columns do not share a file; formats do."""
+    hash_values(stored, ["query", "answer"])
+    hash_values(stored, ["answer", "query"])
+    hash_values(stored, ["query"])
+    hash_values(stored.select(range(50)), ["query"])
+    assert len(files_of(stored)) == 4
 
 
-def test_data_in_memory_and_transforms_leave_no_file(stored, tmp_path):
-    """Without a cache folder, or with values made on the fly, nothing is written."""
-    find_duplicates(Dataset.from_dict({"a": ["x", "x"]}))
-    find_duplicates(stored.with_transform(lambda batch: batch))
-    find_duplicates(stored, cache=False)
-    assert key_files(stored) == []
+def test_data_in_memory_and_transforms_leave_no_file(stored):
+    """Without a cache folder, or under a transform, nothing is written."""
+    hash_values(Dataset.from_dict({"a": ["x", "x"]}), ["a"])
+    hash_values(stored.with_transform(lambda batch: batch), ["query"])
+    hash_values(stored, ["query"], cache=False)
+    assert files_of(stored) == []
 
 
-def truncate(content: bytes) -> bytes:
-    return content[:-4]
-
-
-def lengthen(content: bytes) -> bytes:
-    return content + b"\0\0\0\0"
-
-
-def flip_a_value(content: bytes) -> bytes:
-    return content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
-
-
-def replace_by_text(content: bytes) -> bytes:
-    return b"not a key file"
-
-
-def empty(content: bytes) -> bytes:
-    return b""
-
-
-def claim_another_dataset(content: bytes) -> bytes:
-    return content.replace(b'"rows": 200', b'"rows": 201')
-
-
-def claim_another_version(content: bytes) -> bytes:
-    return content.replace(b'"version": 1', b'"version": 0')
-
-
-def break_the_header(content: bytes) -> bytes:
-    return content.replace(b'"shapes"', b'"shopes"')
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        truncate,
-        lengthen,
-        flip_a_value,
-        replace_by_text,
-        empty,
-        claim_another_dataset,
-        claim_another_version,
-        break_the_header,
-    ],
-)
-def test_a_damaged_or_foreign_file_is_rebuilt_never_believed(stored, damage):
-    """Whatever is wrong with the file, the values are right and the file is replaced by a sound one."""
-    expected = groups(find_duplicates(stored))
-    (file,) = key_files(stored)
+@pytest.mark.parametrize("damage", [b"", b"no array", lambda content: content[:-4], lambda content: content[:100]])
+def test_a_damaged_file_is_written_anew_never_believed(stored, damage):
+    """Whatever is wrong with the file, the hashes are right and the file is replaced by a sound one."""
+    expected = hash_values(stored, ["query"])
+    (file,) = files_of(stored)
     sound = file.read_bytes()
     file.unlink()
-    file.write_bytes(damage(sound))
-    assert file.read_bytes() != sound
-    assert groups(find_duplicates(stored)) == expected
+    file.write_bytes(damage(sound) if callable(damage) else damage)
+    assert (hash_values(stored, ["query"]) == expected).all()
     assert file.read_bytes() == sound
 
 
-@pytest.mark.parametrize("step", ["mkstemp", "lock"])
+def test_a_file_of_another_shape_is_written_anew(stored):
+    """An array that is not of these rows is not believed."""
+    expected = hash_values(stored, ["query"])
+    (file,) = files_of(stored)
+    file.unlink()
+    np.save(file, expected[:5])
+    assert (hash_values(stored, ["query"]) == expected).all()
+
+
+@pytest.mark.parametrize("step", ["open", "lock"])
 def test_a_folder_that_cannot_be_written_is_no_obstacle(stored, monkeypatch, step):
-    """Values are built in memory, this is logged, and no scrap is left."""
+    """Hashes are computed in memory, this is logged, and no scrap is left."""
     said = []
-    monkeypatch.setattr(key_cache.logger, "warning_once", said.append)
+    monkeypatch.setattr(cache.logger, "warning_once", said.append)
 
     def refuse(*args, **kwargs):
         raise PermissionError(13, "read-only")
 
-    if step == "mkstemp":
-        monkeypatch.setattr(key_cache.tempfile, "mkstemp", refuse)
-    else:
-        monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    monkeypatch.setattr(cache, "write_atomically", refuse) if step == "open" else monkeypatch.setattr(
+        "filelock.FileLock.acquire", refuse
+    )
     assert agrees(stored)
     assert "cannot be written" in said[0]
-    assert key_files(stored) == []
+    assert files_of(stored) == []
 
 
 def test_an_interrupted_write_leaves_nothing_behind(stored, monkeypatch):
@@ -287,20 +311,20 @@ def test_an_interrupted_write_leaves_nothing_behind(stored, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        find_duplicates(stored)
-    assert [path for path in Path(keys.cache_folder(stored)).glob("*.keys*") if path.suffix != ".lock"] == []
+        hash_values(stored, ["query"])
+    folder = Path(stored.cache_files[0]["filename"]).parent
+    assert [path for path in folder.iterdir() if "value-hashes" in path.name and path.suffix != ".lock"] == []
 
 
 def build_and_count(path: str) -> int:
     built = []
-    hash_values = keys.hash_values
-    keys.hash_values = lambda *args: built.append(1) or hash_values(*args)
-    find_duplicates(load_from_disk(path))
+    stored = value_hashes._stored
+    value_hashes._stored = lambda *args: built.append(1) or stored(*args)
+    hash_values(load_from_disk(path), ["query"])
     return len(built)
 
 
 def test_of_several_processes_one_builds(stored):
     """The ranks of a node wait for the one that writes, then map its file."""
-    with multiprocessing.get_context("spawn").Pool(3) as pool:
-        counts = pool.map(build_and_count, [keys.cache_folder(stored)] * 3, chunksize=1)
-    assert sum(counts) == 1
+    folder = str(Path(stored.cache_files[0]["filename"]).parent)
+    assert sum(run_ranks(3, build_and_count, folder)) == 1
