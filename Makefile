@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick test-fork test-more test-pristine test-all test-wide test-lines test-pythons conformance \
+.PHONY: help setup demo test types quick test-fork test-more test-pristine test-all test-wide test-lines test-pythons conformance \
 	conformance-pristine results bench check unpack refresh outlook clean
 
 help:  ## list the commands
@@ -58,7 +58,7 @@ TESTED := tests/fixes/test_epochs.py tests/fixes/test_dispatching.py tests/fixes
 	tests/order/test_callback.py tests/order/test_dataset_hash.py tests/order/test_manifest.py \
 	tests/order/test_statistics.py tests/order/test_cells.py tests/order/test_layers.py tests/order/test_fingerprints.py
 
-test: setup check test-fork  ## what CI runs: lint, types, the queue, and the tests of fixes and packages on the fork
+test: setup check test-fork  ## what CI runs: lint, the queue, and the tests of fixes and packages on the fork
 
 test-fork: setup
 	$(PYTEST) -m "not wide" $(TESTED)
@@ -72,7 +72,7 @@ test-pristine: setup  ## show that every test of a defect fails on the pristine 
 quick: setup  ## the fast tests
 	$(PYTEST) -m "not slow and not wide" tests
 
-test-all: test test-more test-pristine test-wide test-lines test-pythons  ## the rest as well: wide matrix, two hosts, DeepSpeed, Ray, lines, Pythons
+test-all: test types test-more test-pristine test-wide test-lines test-pythons  ## the rest as well: wide matrix, two hosts, DeepSpeed, Ray, lines, Pythons
 
 test-wide: setup $(ASIDE:%=build/%/.ready)  ## what `make test` leaves out, on the fork and on the release
 	$(PYTEST) -m wide tests
@@ -101,10 +101,12 @@ bench: setup  ## planned batches against no_duplicates_hashed and plain shufflin
 	$(BIN)/python benchmarks/bench_planning.py $(if $(FULL),--full)
 	$(BIN)/python benchmarks/bench_fingerprint.py
 
-check: setup  ## lint, types, and the patch queue
+types: setup  ## mypy over conformance/ and patchqueue/
+	$(BIN)/python -m mypy
+
+check: setup  ## lint and the patch queue
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
-	$(BIN)/python -m mypy
 	$(BIN)/python -m patchqueue check
 
 unpack: setup  ## lay the release and the series out as commits under build/
