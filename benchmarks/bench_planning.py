@@ -81,9 +81,10 @@ def measure_text(case: str, rows: int, upstream: bool) -> Figures:
     """Preparing and an epoch, of the plan or of upstream, on text."""
     import datasets
     import torch
-    from sentence_transformers.base.keys import build_keys
-    from sentence_transformers.base.planning import capacity, plan_epoch
     from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
+
+    from sentence_transformers.planned.plan import capacity, plan_epoch
+    from sentence_transformers.planned.rule import Rule
 
     datasets.disable_progress_bars()
     batch_size = TEXTS[case][0]
@@ -95,12 +96,12 @@ def measure_text(case: str, rows: int, upstream: bool) -> Figures:
             )
             return {"prepare": seconds(sampler._build_hashes), "epoch": seconds(lambda: exhaust(sampler))}
         start = time.perf_counter()
-        values = build_keys(data, cache=False)
+        values = Rule.of(data.column_names, strict=True).duplicates(data, cache=False)
         held = capacity(values, batch_size)
         prepare = time.perf_counter() - start
     epoch = seconds(lambda: exhaust(batch.tolist() for batch in plan_epoch(values, held, 0, 0)), repeat=3)
     shuffle = seconds(lambda: exhaust(shuffled_batches(rows, batch_size)), repeat=3)
-    return {"prepare": prepare, "epoch": epoch, "shuffle": shuffle, "sitting out": held.sitting_out}
+    return {"prepare": prepare, "epoch": epoch, "shuffle": shuffle, "left out": held.left_out}
 
 
 def resident() -> int:
@@ -111,8 +112,9 @@ def resident() -> int:
 def measure_integers(rows: int, repeat: int) -> Figures:
     """Preparing, an epoch, and peak memory on two columns of integers, each value twice on average."""
     import numpy as np
-    from sentence_transformers.base.planning import capacity, plan_epoch
-    from sentence_transformers.base.repeats import group_rows
+
+    from sentence_transformers.planned.duplicates import group_by_value
+    from sentence_transformers.planned.plan import capacity, plan_epoch
 
     before = resident()
     identities = np.empty((rows, 2), dtype=np.int64)
@@ -121,7 +123,7 @@ def measure_integers(rows: int, repeat: int) -> Figures:
         part = identities[low : low + (1 << 16)]
         part[:] = generator.randint(0, rows // 2, size=part.shape) + np.array([0, rows])
     start = time.perf_counter()
-    values = group_rows(identities)
+    values = group_by_value(identities)
     del identities
     held = capacity(values, INTEGER_BATCH)
     prepare = time.perf_counter() - start
