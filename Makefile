@@ -99,7 +99,7 @@ results-line-%: build/lines/%/.ready
 
 bench: setup  ## planned batches against no_duplicates_hashed and plain shuffling, fingerprints; FULL=1 goes to 100 million rows
 	$(BIN)/python benchmarks/bench_planning.py $(if $(FULL),--full)
-	$(BIN)/python benchmarks/bench_fingerprint.py
+	$(BIN)/python benchmarks/bench_order.py
 
 types: setup  ## mypy over conformance/ and patchqueue/
 	$(BIN)/python -m mypy
