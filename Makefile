@@ -55,7 +55,7 @@ demo: setup  ## train a real model on two processes, kill it, resume it, and see
 
 # What was seen green from end to end; `make test-all` has the rest.
 TESTED := tests/fixes/test_epochs.py tests/fixes/test_dispatching.py tests/fixes/test_streams.py tests/fixes/test_weights.py \
-	tests/order/test_callback.py tests/order/test_dataset_hash.py tests/order/test_manifest.py \
+	tests/order/test_dataset_hash.py tests/order/test_manifest.py \
 	tests/order/test_statistics.py tests/order/test_cells.py tests/order/test_layers.py tests/order/test_fingerprints.py
 
 test: setup check test-fork  ## what CI runs: lint, the queue, and the tests of fixes and packages on the fork
