@@ -8,7 +8,7 @@ Method. Where no value is in more than 1/16 of the batches: the shuffle, cut. Ot
 1. *Surplus.* Of a value in more strong rows than there are batches for it, those latest in the shuffle are left out.
 2. *Last batch.* An unfilled last batch takes one row of each value that needs every batch, then the latest rows of the
    shuffle that agree with each other. What is left are full batches alone, and no value has more rows than they are.
-3. *Dealing.* Rows of values that are strong in many rows (of all, where no row holds several), value by value, in
+3. *Dealing.* Rows of values that are strong in many rows (of all, where no row holds several), value by value in
    random order, are dealt like cards, round by round; each round visits every batch once, in an order of its own.
    Where a value runs over the end of a round, its remaining rows begin the next in batches that it has not met. This
    is the constructive half of the Gale-Ryser theorem (1957).

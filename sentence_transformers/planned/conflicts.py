@@ -139,7 +139,9 @@ class Assignment:
         mine, strong = self.duplicates.row_values[row], self.duplicates.strong_columns
         others = self.rows_in(int(self.batch_of[row]))
         equal = self.duplicates.row_values[others][:, :, None] == np.where(mine < 0, -2, mine)
-        return others[(equal[:, :strong].any(axis=(1, 2)) | equal[:, :, :strong].any(axis=(1, 2))) & (others != row)]
+        met = equal[:, :strong].any(axis=(1, 2)) | equal[:, :, :strong].any(axis=(1, 2))
+        found: Rows = others[met & (others != row)]
+        return found
 
     def would_conflict(self, rows: Rows, batches: IntArray, besides: Rows) -> Mask:
         """Whether ``rows[i]`` conflicts with a row of ``batches[i]`` other than itself and ``besides[i]``."""

@@ -59,6 +59,12 @@ def check_capacity(sampler: PlannedNoDuplicatesBatchSampler, held: Capacity) -> 
             f"{held.planned} rows without duplicates cannot be shared by {sampler.num_processes} processes; each "
             "needs a row at least. Train on fewer processes, or on more rows."
         )
+    if not len(held):
+        logger.warning_once(
+            f"A dataset of {held.rows} rows, with columns {list(sampler.rule.columns)}, has no batch: it does not "
+            f"fill one of {sampler.rows_per_step} rows, and the rows of an unfilled one are left out (drop_last)."
+        )
+        return
     skipped = held.skipped
     if not skipped:
         return
@@ -97,7 +103,7 @@ def _frequent(sampler: PlannedNoDuplicatesBatchSampler) -> str:
     numbers = np.argsort(-duplicates.strong_sizes, kind="stable")[:_NAMED]
     starts, members = duplicates.starts, duplicates.members
     return ", ".join(
-        f"{shown_value(sampler.dataset, sampler.rule.columns, members[starts[n] : starts[n] + 2])} "
+        f"{shown_value(sampler.dataset, sampler.rule.columns, members[starts[n] : starts[n] + 2].tolist())} "
         f"({starts[n + 1] - starts[n]} rows)"
         for n in numbers.tolist()
     )

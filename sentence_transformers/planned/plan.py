@@ -40,6 +40,7 @@ from sentence_transformers.planned.repair import exchange_left_out, repaired, se
 from sentence_transformers.planned.rng import Rng
 
 _SPARSE = 4  # a swap is free half the time if no row's values are in more than a quarter of the batches
+_ATTEMPTS = 16  # where all rows are known to fit
 _FIRST = 0x5EED  # path of the plan drawn at construction; an epoch's path has two parts, so none is the same
 
 
@@ -171,9 +172,10 @@ def plan_epoch(duplicates: Duplicates, capacity: Capacity, seed: int, epoch: int
         raise ValueError(
             f"The capacity is of {capacity.rows} rows, the values are of {duplicates.rows}; compute it anew."
         )
-    epoch_own = _searched(duplicates, capacity, Rng(seed, epoch, 0))
-    if (epoch_own.full, epoch_own.tail) == (capacity.full, capacity.tail):
-        return Plan(epoch_own.order[: capacity.planned], epoch_own.order[capacity.planned :], capacity)
+    for attempt in range(1 if capacity.found is not None else _ATTEMPTS):
+        drawn = _searched(duplicates, capacity, Rng(seed, epoch, 0, attempt))
+        if (drawn.full, drawn.tail) == (capacity.full, capacity.tail):
+            return Plan(drawn.order[: capacity.planned], drawn.order[capacity.planned :], capacity)
     return _shuffled(duplicates, capacity, Rng(seed, epoch, 1))
 
 

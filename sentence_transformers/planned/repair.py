@@ -1,20 +1,18 @@
-"""Swaps of rows between batches until no two rows of a batch conflict; rows that find no place are left out.
+"""Moves of rows between batches until no two rows of a batch conflict; rows that find no place are left out.
 
-Three searches, each for what the one before leaves:
+Where a random row fits many batches, ``swap_rounds`` makes many random swaps at a time that leave both rows without a
+conflict. If nothing moves any more, a row takes the place of one that then looks for another itself, or one that it
+meets is moved to anywhere. Where rows meet others in most batches, and for what the swaps leave, ``search`` looks for
+the best places. In the end ``leave_out`` dissolves batches, 1, 2, 4, ... up to an eighth at a time, those with most
+conflicting rows first; the conflicting rows of the others change places with rows left out, and of these, those that
+agree make the last batch.
 
-1. ``swap_rounds``: many random swaps at a time that leave both rows without a conflict. Where nothing moves any more,
-   a row takes the place of one that then looks for another itself.
-2. ``tabu_search``: one swap at a time, the best one for a conflicting row among the batches where it meets fewest
-   others, which for some steps must not be undone (min-conflicts with a tabu list; Hertz and de Werra, 1987).
-3. ``leave_out``: batches are dissolved, 1, 2, 4, ... at a time, those with most conflicting rows first; the
-   conflicting rows of the others change places with rows left out. In the end rows that agree make the last batch.
+Guarantee: batches keep their numbers of rows until some are dissolved. After that no two rows of a batch conflict, and
+every batch but the last is full. Nothing says that as few rows as possible are left out: that is graph colouring into
+parts of equal size, for which no quick answer is known.
 
-Guarantee: batches keep their numbers of rows under 1 and 2. After 3 no two rows of a batch conflict, and every batch
-but the last is full. Nothing says that as few rows as possible are left out: that is graph colouring into parts of
-equal size, for which no quick answer is known.
-
-Cost: a round of swaps is linear in the conflicting rows and the holders of their values, with at most ``_ROUNDS``
-rounds; a step of the tabu search looks at the rows of two batches, with at most ``_STEPS`` steps a conflicting row.
+Cost: a round of swaps is linear in the conflicting rows and the strong holders of their values, with at most
+``_ROUNDS`` rounds; for the search see there.
 
 Known bias: batches are dissolved by need, not at random. The caller shuffles the batches.
 """
@@ -27,7 +25,7 @@ from sentence_transformers.planned.assignment import agreeing
 from sentence_transformers.planned.conflicts import Assignment, Rows
 from sentence_transformers.planned.duplicates import IntArray
 from sentence_transformers.planned.rng import Rng
-from sentence_transformers.planned.search import degrees, first_fit, fits_tables, tabu_search
+from sentence_transformers.planned.search import density, first_fit, fits_tables, tabu_search
 
 _PROPOSALS = 1 << 11
 _BUDGET = 8
@@ -35,7 +33,7 @@ _ROUNDS = 256
 _KICKS, _FEW = 8, 64
 _PATIENCE = 2
 _EXCHANGES = 16
-_DENSE = 0.3
+_DENSE, _DENSE_IF_FEW, _MANY_ROWS = 0.7, 0.3, 1 << 16  # conflicts with a random batch
 _LONG, _SHORT = 1000, 100  # rounds of the tabu search without progress
 
 
@@ -58,25 +56,25 @@ def searched(assignment: Assignment, rng: Rng) -> tuple[Assignment, Rows]:
         assignment: the first one; it is changed.
         rng: random choices.
     """
-    if fits_tables(assignment) and _is_dense(assignment):
+    if _is_dense(assignment):
         assignment = first_fit(assignment, rng)
     return assignment, _moved(assignment, assignment.conflicting(), rng)
+
+
+def _is_dense(assignment: Assignment) -> bool:
+    """Whether a search for the best places is quicker than random swaps, of which few fit."""
+    least = _DENSE if assignment.duplicates.rows > _MANY_ROWS else _DENSE_IF_FEW
+    return fits_tables(assignment) and density(assignment) > least
 
 
 def _moved(assignment: Assignment, conflicting: Rows, rng: Rng, left_out: bool = False) -> Rows:
     """Move rows by both searches, in the order that suits them; returns the rows that still conflict."""
     searchable = fits_tables(assignment)
-    if not (searchable and _is_dense(assignment)):
+    if not _is_dense(assignment):
         conflicting = swap_rounds(assignment, conflicting, rng, left_out)
     if searchable and len(conflicting):
         return tabu_search(assignment, rng, _SHORT if left_out else _LONG)
     return conflicting
-
-
-def _is_dense(assignment: Assignment) -> bool:
-    """Whether most batches are closed to a row, on average, so that a random swap seldom fits."""
-    duplicates = assignment.duplicates
-    return not duplicates.single and float(degrees(duplicates).mean()) > _DENSE * assignment.batches
 
 
 def swap_rounds(assignment: Assignment, conflicting: Rows, rng: Rng, left_out: bool = False) -> Rows:
@@ -120,7 +118,7 @@ def _proposed_slots(assignment: Assignment, rows: Rows, number: int, rng: Rng, l
 
 
 def _swap_round(assignment: Assignment, conflicting: Rows, slots: IntArray, walk: bool) -> Rows:
-    """Swap each conflicting row with that on one of its ``slots``, where this fits; returns the rows that conflict.
+    """Swap each conflicting row with that on one of its ``slots``, where this fits; returns those that conflict then.
 
     In a walk the partner need not fit: it conflicts in the other's stead, and is the next to look for a place.
     """
@@ -165,7 +163,7 @@ def leave_out(assignment: Assignment, conflicting: Rows, rng: Rng, batches_per_s
         counts = np.bincount(assignment.batch_of[conflicting], minlength=assignment.batches)
         assignment = _without_batches(assignment, np.argsort(-counts, kind="stable")[:dissolved])
         conflicting = _moved(assignment, assignment.inside(conflicting), rng, left_out=True)
-        dissolved *= 2
+        dissolved = min(2 * dissolved, max(assignment.full // 8, 1))
     assignment = _without_batches(assignment, np.arange(assignment.full % batches_per_step))
     return _with_last_batch(assignment, assignment.batch_size * batches_per_step - 1, rng)
 

@@ -113,7 +113,7 @@ class PlannedNoDuplicatesBatchSampler(DefaultBatchSampler):
         self.num_processes, self.rows_per_process = num_processes, rows_per_process
         self.rows_per_step = rows_per_process * num_processes
         # accelerate takes batches of any length, one for each process in turn, if it is told no size.
-        self.batch_size = rows_per_process if num_processes == 1 else None
+        self.batch_size: Any = rows_per_process if num_processes == 1 else None
         self.__dict__.pop("capacity", None)
 
     def share_batches(

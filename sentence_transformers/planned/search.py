@@ -1,15 +1,15 @@
-"""Rows that meet others in most batches: the first fit in order of conflicts, then a tabu search.
+"""Places for rows that meet others in most batches: first fit in order of conflicts, then a tabu search.
 
 ``first_fit`` gives rows, those with most conflicts first, to the batch where they meet fewest others, of equally good
-ones to the emptier; ``tabu_search`` then makes one swap at a time, the best one for a conflicting row with a batch
-where it meets fewest others, which for some steps must not be undone. Both are standard for graph colouring (Brélaz
-1979; Hertz and de Werra 1987), here with parts of fixed sizes.
+ones to the emptier. ``tabu_search`` then lets conflicting rows change places with the best partner in a batch where
+they meet fewest others; rows that moved stay for some rounds. Both are standard for graph colouring (Welsh and Powell
+1967; Hertz and de Werra 1987), here with parts of fixed sizes. What stalls is searched on with fewer moves at a time.
 
 Guarantee: batches keep their numbers of rows. Nothing says that a plan that exists is found.
 
-Cost: first fit is linear in rows × columns × batches looked at (``_LOOKED_AT`` at most, drawn at random); a step of
-the search is linear in the rows of two batches. The search ends after some rounds without progress. Memory: two
-tables of 4 bytes a value and batch, ``MOST_CELLS`` at most.
+Cost: first fit looks at ``_FEWEST`` to ``_LOOKED_AT`` batches a row, drawn at random where there are more; a round of
+the search moves ``_AT_ONCE`` rows at most, each with the best of ``_PARTNERS`` partners, and the search ends after
+some rounds without progress. Memory: two tables of 4 bytes a value and batch, of ``MOST_CELLS`` at most.
 
 Known bias: rows are taken a few at a time, which do not see each other.
 """
@@ -25,14 +25,14 @@ from sentence_transformers.planned.rng import Rng
 
 MOST_CELLS = 1 << 25
 
-_LOOKED_AT = 64
+_FEWEST, _LOOKED_AT = 8, 64
 _PARTNERS = 256
-_AT_A_TIME = 8
-_TIMES = 2048
+_AT_A_TIME = 8  # rows that first fit takes together, at least
+_TIMES = 2048  # steps that it takes, about, where there are more rows
 _AT_ONCE = 64
-_STALLED = 32
-_LEAST = 20
-_TENURE = 4
+_STALLED = 32  # rounds without progress after which half as many rows move at a time
+_LEAST = 20  # rounds without progress, for few rows
+_TENURE = 4  # rounds, at most, that a moved row stays
 _NEVER = 1 << 30
 
 Counts = npt.NDArray[np.int64]
@@ -67,7 +67,7 @@ class Tables:
         held = self.row_values[rows]
         places = np.where(held < 0, len(self.every) - 1, held)[:, :, None] * np.int64(self.width)
         places = places + (batches if batches.ndim == 1 else batches[:, None, :])
-        total = self.every.reshape(-1)[places[:, : self.strong]].sum(axis=1)
+        total: Counts = self.every.reshape(-1)[places[:, : self.strong]].sum(axis=1)
         if self.strong < held.shape[1]:
             total += self.firm.reshape(-1)[places[:, self.strong :]].sum(axis=1)
         return total
@@ -79,7 +79,16 @@ def degrees(duplicates: Duplicates) -> Counts:
     firm = np.append(duplicates.strong_sizes, 0)
     strong = duplicates.row_values[:, : duplicates.strong_columns]
     weak = duplicates.row_values[:, duplicates.strong_columns :]
-    return sizes[strong].sum(axis=1) - (strong >= 0).sum(axis=1) + firm[weak].sum(axis=1)
+    total: Counts = sizes[strong].sum(axis=1) - (strong >= 0).sum(axis=1) + firm[weak].sum(axis=1)
+    return total
+
+
+def density(assignment: Assignment) -> float:
+    """The number of conflicts that a row would have in a random batch, on average; 0 where a plan is constructed."""
+    duplicates = assignment.duplicates
+    strong = duplicates.strong_sizes.astype(np.int64)
+    conflicts = int((strong * (2 * np.diff(duplicates.starts) - strong - 1)).sum())
+    return 0.0 if duplicates.single else conflicts / (max(assignment.batches, 1) * duplicates.rows)
 
 
 def fits_tables(assignment: Assignment) -> bool:
@@ -107,12 +116,14 @@ def _given(assignment: Assignment, rows: Rows, rng: Rng) -> npt.NDArray[np.int64
         size[-1] = assignment.tail
     room = size.copy()
     batch_of = np.full(len(rows), -1)
-    waiting, taken = np.arange(len(rows)), max(_AT_A_TIME, len(rows) // _TIMES)
-    while len(waiting):
-        asked, waiting = waiting[:taken], waiting[taken:]
+    low, waiting, taken = 0, np.empty(0, np.int64), max(_AT_A_TIME, len(rows) // _TIMES)
+    most = min(_LOOKED_AT, _FEWEST + int(2 * _FEWEST * density(assignment)))
+    while low < len(rows) or len(waiting):
+        high = min(max(low + taken - len(waiting), low), len(rows))
+        asked, low = np.concatenate([waiting, np.arange(low, high)]), high
         looked = np.flatnonzero(room)
-        if len(looked) > _LOOKED_AT:
-            looked = looked[rng.below(len(looked), len(asked) * _LOOKED_AT).reshape(len(asked), -1)]
+        if len(looked) > most:
+            looked = looked[rng.below(len(looked), len(asked) * most).reshape(len(asked), -1)]
         else:
             looked = np.broadcast_to(looked, (len(asked), len(looked)))
         score = tables.met(rows[asked], looked) + (1 - room[looked] / size[looked]) * 0.9
@@ -124,7 +135,7 @@ def _given(assignment: Assignment, rows: Rows, rng: Rng) -> npt.NDArray[np.int64
         batch_of[asked[given]] = chosen[given]
         room -= np.bincount(chosen[given], minlength=batches)
         tables.add(rows[asked[given]], chosen[given])
-        waiting = np.concatenate([np.delete(asked, given), waiting])
+        waiting = np.delete(asked, given)
     return batch_of
 
 
@@ -199,7 +210,8 @@ class _Search:
         met[looked == held.batch_of[rows][:, None]] = np.inf
         # Outside no row conflicts, but not every row from there fits: every second time, look elsewhere.
         met[(looked == held.batches) & (draw(2, len(rows))[:, None] == 0)] = _NEVER
-        return looked[np.arange(len(rows)), met.argmin(axis=1)]
+        best: npt.NDArray[np.int64] = looked[np.arange(len(rows)), met.argmin(axis=1)]
+        return best
 
     def _best_partners(self, rows: Rows, there: npt.NDArray[np.int64], number: int) -> Rows:
         """For each row, one of that batch who makes fewest conflicts in its stead."""
@@ -214,7 +226,8 @@ class _Search:
         )
         change = met - self.own[partners] + draw(1 << 20, slots.size).reshape(slots.shape) / (1 << 20)
         change[self.until[partners] >= number] += _NEVER
-        return partners[np.arange(len(rows)), change.argmin(axis=1)]
+        best: Rows = partners[np.arange(len(rows)), change.argmin(axis=1)]
+        return best
 
     def _note(self, rows: Rows) -> None:
         """Count the conflicts of rows that are in batches anew."""

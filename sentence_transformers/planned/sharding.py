@@ -54,10 +54,10 @@ class ProcessBatches(BatchSampler):
             it to take batches of any length.
     """
 
-    def __init__(self, steps: BatchSampler, num_processes: int, batch_size: int | None = None) -> None:
+    def __init__(self, steps: Any, num_processes: int, batch_size: int | None = None) -> None:
         self.batch_sampler = steps
         self.num_processes = num_processes
-        self.batch_size = batch_size
+        self.batch_size: Any = batch_size
         self.drop_last = False
 
     def set_epoch(self, epoch: int) -> None:

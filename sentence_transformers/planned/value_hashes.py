@@ -65,7 +65,7 @@ def hash_values(dataset: Any, columns: Sequence[str], cache: bool = True) -> Has
     Args:
         dataset: a ``datasets.Dataset``, or anything that returns a dictionary for a row's number.
         columns: names of columns.
-        cache: keep the hashes beside the dataset's cache files, if it has any and no transform, and map them.
+        cache: keep the hashes beside the dataset's cache files, if it has any and no transform, and map them there.
 
     Raises:
         ValueError: If a value can neither be compared nor pickled.

@@ -174,3 +174,13 @@ def test_the_rule_is_the_datasets_columns_in_order():
     assert Rule.of(["a", "p", "n", "m"], strict=True) == Rule(("a", "p", "n", "m"), 2, 4)
     assert Rule.of(["n", "a"], ["n"]) == Rule(("a", "n"), 1, 1)
     assert Rule.of([]) == Rule((), 0, 0)
+
+
+def test_a_dataset_without_a_batch_is_named(monkeypatch):
+    """Of several, the one that is too small for ``drop_last``, with its rows."""
+    from sentence_transformers.planned import fitting
+
+    said = []
+    monkeypatch.setattr(fitting.logger, "warning_once", said.append)
+    assert len(PlannedNoDuplicatesBatchSampler(crowded(3), 8, drop_last=True)) == 0
+    assert len(said) == 1 and "A dataset of 3 rows, with columns ['anchor', 'positive'], has no batch" in said[0]

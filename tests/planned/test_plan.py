@@ -258,8 +258,10 @@ def test_the_same_arguments_give_the_same_plan_on_every_platform():
         repeated = group_by_value(values)
         held = capacity(repeated, batch_size)
         digest.update(plan_epoch(repeated, held, 42, 3).order.astype("<i4").tobytes())
+    repeated = group_by_value(hard_negatives(2000, 8, 1000), 2)
+    digest.update(plan_epoch(repeated, capacity(repeated, 250), 42, 3).order.astype("<i4").tobytes())
     digest.update(Rng(1, 2).permutation(300_000).astype("<i4").tobytes())
-    assert digest.hexdigest() == "TODO"
+    assert digest.hexdigest() == "2551d3516e48482b15ae440d46ecf65ee408df7047dbe3794f65785d59f1aee0"
 
 
 def test_seed_and_epoch_enter_separately():
