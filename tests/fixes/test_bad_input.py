@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selection import few_of
 
 from conformance import runs
 from conformance.launch import run_ranks
@@ -56,12 +57,11 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "a column for internal use": ({"trainer": internal_trainer}, ("ValueError", "return_loss", "reserved")),
 }
-AS_RELEASED = ("a batch that cannot be split", "a batch of one that cannot be split", "a column for internal use")
+AS_RELEASED = {"a batch that cannot be split", "a batch of one that cannot be split", "a column for internal use"}
+FEW = ("too few rows for a step", "a prompt to be ranked by a cross-encoder")
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(name, marks=() if name in AS_RELEASED else pytest.mark.defect) for name in CASES]
-)
+@pytest.mark.parametrize("case", few_of(CASES, FEW, CASES.keys() - AS_RELEASED))
 def test_what_cannot_be_loaded_is_named_on_every_rank(case: str, tmp_path: Path, model: str) -> None:
     """Each of two processes stops with an error that names the setting or the column, and the way out."""
     changes, said = CASES[case]

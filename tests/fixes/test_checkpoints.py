@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from kills import MODES, SAVE_STEPS, differs, resumed, run_of
 from launch.hosts import Hosts, NoHosts, on_host, two_hosts
+from selection import few_of
 
 from conformance import runs
 from conformance.launch import RankFailed, run_ranks
@@ -32,8 +33,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model: str) -> Callable[[str
     return make
 
 
-@pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("seed", few_of(range(2), [0]))
+@pytest.mark.parametrize("mode", few_of(MODES, ["ddp"]))
 def test_run_killed_at_any_moment_goes_on_with_the_same_command(
     mode: str, seed: int, whole: Callable[[str], list[Steps]], model: str
 ) -> None:
@@ -53,6 +54,7 @@ def pair() -> Iterator[Hosts]:
         pytest.skip(str(reason))
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("mode", MODES)
 def test_run_on_two_hosts_goes_on_after_one_was_killed(
     mode: str, pair: Hosts, whole: Callable[[str], list[Steps]], model: str
@@ -86,7 +88,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 
 
 @DEFECT
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", few_of(DAMAGES, ["half of the state", "half of the random states of rank 1"]))
 def test_incomplete_checkpoint_is_passed_over_on_every_rank(
     damage: str, whole: Callable[[str], list[Steps]], tmp_path: Path, model: str
 ) -> None:
@@ -106,7 +108,7 @@ def error_of(run: Run) -> str:
 
 
 @DEFECT
-@pytest.mark.parametrize("damage", ["no state", "half of the random states of rank 1"])
+@pytest.mark.parametrize("damage", few_of(["no state", "half of the random states of rank 1"], ["no state"]))
 def test_path_of_an_incomplete_checkpoint_is_one_error_on_every_rank(damage: str, tmp_path: Path, model: str) -> None:
     """It names the checkpoint, and what it lacks."""
     checkpoint = tmp_path / "checkpoint-9"
@@ -126,6 +128,7 @@ def in_own_folder(run: Run) -> Steps | str:
 
 
 @DEFECT
+@pytest.mark.wide
 def test_hosts_with_folders_of_their_own_resume_from_the_same_checkpoint(tmp_path: Path, model: str) -> None:
     """Where one of them lacks the newest, all take the newest that each has."""
     run = run_of(tmp_path / "out", model, "ddp", save_total_limit=None, save_on_each_node=True, max_steps=12)

@@ -12,6 +12,7 @@ from typing import Any
 import dispatched
 import pytest
 from dispatched import UnequalBatches, attempt, interrupted
+from selection import few_of
 
 from conformance import runs
 from conformance.runs import Run, train
@@ -85,7 +86,7 @@ def ran(ranks: list[Any]) -> list[Any]:
 
 @pytest.mark.slow
 @DEFECT
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", few_of(CASES, ["transformer, evaluated", "losses, split"]))
 def test_dispatched_batches_are_those_of_a_sharded_run(case: str, tmp_path: Path, model: str) -> None:
     """On each rank: the same rows, the same tensors' shapes, all else that a batch holds, and the same losses."""
     run = CASES[case].run(tmp_path, model)
@@ -105,7 +106,7 @@ def test_a_dispatched_evaluation_counts_each_row_once(tmp_path: Path, model: str
 
 
 @DEFECT
-@pytest.mark.parametrize("case", RESUMED)
+@pytest.mark.parametrize("case", few_of(RESUMED, ["unequal batches"]))
 @pytest.mark.parametrize("epoch", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_dispatched_run_resumes_after_whole_steps(case: str, epoch: int, tmp_path: Path, model: str) -> None:
     """Cut after two steps of an epoch, the rows before and after are those of the uninterrupted run."""
@@ -119,7 +120,7 @@ def test_a_dispatched_run_resumes_after_whole_steps(case: str, epoch: int, tmp_p
 
 @pytest.mark.slow
 @DEFECT
-@pytest.mark.parametrize("case", STREAMS)
+@pytest.mark.parametrize("case", few_of(STREAMS, ["transformer"]))
 def test_a_stream_is_dispatched_as_it_would_be_sharded(case: str, tmp_path: Path, model: str) -> None:
     """Two ranks on an ``IterableDataset``, which are dispatched to by default: equal steps, over several passes."""
     run = STREAMS[case].run(tmp_path, model)
@@ -129,7 +130,9 @@ def test_a_stream_is_dispatched_as_it_would_be_sharded(case: str, tmp_path: Path
 
 
 @DEFECT
-@pytest.mark.parametrize("workers", [{}, WORKERS], ids=["main process", "workers"])
+@pytest.mark.parametrize(
+    "workers", [pytest.param({}, id="main process"), pytest.param(WORKERS, id="workers", marks=pytest.mark.wide)]
+)
 def test_a_dispatched_stream_resumes_after_whole_steps(workers: Any, tmp_path: Path, model: str) -> None:
     """Cut in the first pass; ``test_streams.py`` has the later ones."""
     case = Case(dispatched.files_trainer, (112,), arguments={"max_steps": 6, **workers})
@@ -139,7 +142,7 @@ def test_a_dispatched_stream_resumes_after_whole_steps(workers: Any, tmp_path: P
 
 
 @DEFECT
-@pytest.mark.parametrize("case", ["static embedding", "cross-encoder"])
+@pytest.mark.parametrize("case", few_of(["static embedding", "cross-encoder"], ["static embedding"]))
 def test_a_stream_is_read_whole_on_one_process(case: str, tmp_path: Path, model: str) -> None:
     """Strings are no obstacle, and tensors whose first dimension is not the row are not cut to the batch size."""
     run = STREAMS[case].run(tmp_path, model, arguments={"max_steps": 6})

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from selection import few_of
 from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 
 from conformance import runs
@@ -23,12 +24,20 @@ from conformance.runs import Steps, continued, train
 from conformance.scenarios import BATCH_SIZE, BY_NAME, EPOCHS, ROWS
 
 DEFECT = pytest.mark.defect
+FEW = ("ddp", "split", "dispatch")
 LAUNCHES = ["single", "ddp", "ddp-3", "split", "dispatch", "dispatch-3", "dispatch-split"]
 
 
 def launches(names: Iterable[str], defects: Collection[str] = ()) -> list[Any]:
     """Launch modes as parameters; the tests of one share its uninterrupted run."""
-    marks = {name: [pytest.mark.xdist_group(name), *([DEFECT] * (name in defects))] for name in names}
+    marks = {
+        name: [
+            pytest.mark.xdist_group(name),
+            *([DEFECT] * (name in defects)),
+            *([pytest.mark.wide] * (name not in FEW)),
+        ]
+        for name in names
+    }
     return [pytest.param(name, marks=marks[name]) for name in names]
 
 
@@ -100,9 +109,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "variant", [pytest.param(name, marks=() if name == "default sampler" else DEFECT) for name in VARIANTS]
-)
+@pytest.mark.parametrize("variant", few_of(VARIANTS, ["workers", "proportional"], {*VARIANTS} - {"default sampler"}))
 def test_resume_is_exact_with(variant: str, tmp_path: Path, model: str) -> None:
     """Under DDP, cut in the middle of epoch 1, with other settings around the loader."""
     run = replace(BY_NAME["ddp"].run(str(tmp_path / "whole"), model), **VARIANTS[variant])
@@ -123,7 +130,7 @@ def test_a_second_train_begins_with_epoch_0(launch: str, whole: Any, tmp_path: P
 
 
 @pytest.mark.defect
-@pytest.mark.parametrize("multi", ["proportional", "round_robin"])
+@pytest.mark.parametrize("multi", few_of(["proportional", "round_robin"], ["proportional"]))
 def test_datasets_of_equal_length_have_orders_of_their_own(multi: str, tmp_path: Path, model: str) -> None:
     """No two datasets of a run are drawn in the same permutation, the first one in that of a run on it alone."""
     run = replace(BY_NAME["single"].run(str(tmp_path), model), rows=(48, 48, 48), multi=multi, epochs=1)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selection import few_of
 
 from conformance import runs
 from conformance.launch import RankFailed, run_ranks
@@ -67,7 +68,7 @@ def after_shrinking(steps: Steps) -> Steps:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launch", [pytest.param(name, marks=DEFECT) for name in LAUNCHES])
+@pytest.mark.parametrize("launch", few_of(LAUNCHES, ["single", "ddp"], LAUNCHES))
 def test_a_shrunk_run_is_a_run_of_that_size_and_so_is_its_resume(launch: str, tmp_path: Path, model: str) -> None:
     """After the shrink, rows are those of a run begun at the found size; resumed in epoch 1, it goes on in them."""
     world_size, run = run_of(launch, tmp_path / "shrunk", model)

@@ -40,9 +40,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model: str) -> Any:
 @pytest.mark.parametrize(
     ("world_size", "loader", "sampler"),
     [
-        (1, "no workers", "no_duplicates"),
-        pytest.param(1, "workers", "no_duplicates", marks=DEFECT),
-        pytest.param(2, "persistent workers", "batch_sampler", marks=DEFECT),
+        pytest.param(1, "no workers", "no_duplicates", marks=pytest.mark.wide),
+        pytest.param(1, "workers", "no_duplicates", marks=[DEFECT, pytest.mark.wide]),
+        pytest.param(2, "persistent workers", "batch_sampler", marks=[DEFECT, pytest.mark.wide]),
         pytest.param(2, "workers", "no_duplicates", marks=DEFECT),
     ],
 )

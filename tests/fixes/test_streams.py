@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict, concatenate_datasets, interleave_datasets
+from selection import few_of
 from torch.utils.data import BatchSampler
 from transformers import TrainerCallback
 
@@ -158,16 +159,17 @@ SURPLUS = {
     "more batches, on 2": Case(2, None, 8, (96,), {}, {}, More),
     "promised, accumulated": Case(1, None, 4, (48,), {}, {"gradient_accumulation_steps": 2}),
 }
-CASES = {
-    **{f"stream, {name}": pytest.param(case, marks=DEFECT) for name, case in STREAMS.items()},
-    **{f"epochs, {name}": pytest.param(case, marks=DEFECT) for name, case in EPOCHS.items()},
-    **{f"epochs, {name}": pytest.param(case) for name, case in SURPLUS.items()},
+DEFECTS = {f"stream, {name}": case for name, case in STREAMS.items()} | {
+    f"epochs, {name}": case for name, case in EPOCHS.items()
 }
+CASES = DEFECTS | {f"epochs, {name}": case for name, case in SURPLUS.items()}
+FEW = ("stream, one process", "stream, dispatched", "epochs, fewer batches, on 2", "epochs, more batches, at the end")
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_resumed_run_goes_on_where_it_stopped(case: Case, tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize("name", few_of(CASES, FEW, DEFECTS))
+def test_resumed_run_goes_on_where_it_stopped(name: str, tmp_path: Path, model: str) -> None:
     """Stopped in a later epoch or pass, the rows before and after are those of the uninterrupted run."""
+    case = CASES[name]
     run = case.run(tmp_path, model)
     whole = attempt(case.world_size, run)
     assert not isinstance(whole[0], str), whole[0]
@@ -210,9 +212,9 @@ class _Saving:
 EVENTS = ("on_step_begin", "on_substep_end", "on_pre_optimizer_step")
 
 
-@pytest.mark.parametrize("accumulated", [1, 4])
+@pytest.mark.parametrize("accumulated", few_of([1, 4], [4]))
 @pytest.mark.parametrize("stream", [False, pytest.param(True, marks=DEFECT)], ids=["epochs", "stream"])
-@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("event", few_of(EVENTS, ["on_substep_end"]))
 def test_checkpoint_saved_by_a_callback_leads_on(
     event: str, stream: bool, accumulated: int, tmp_path: Path, model: str
 ) -> None:
@@ -243,6 +245,7 @@ class _Afterwards:
         return trainer
 
 
+@pytest.mark.wide
 def test_checkpoint_saved_after_a_run_leads_on_to_more_epochs(tmp_path: Path, model: str) -> None:
     """The first of three epochs, then the others."""
     run = Run(str(tmp_path), model, rows=(48,), sampler="batch_sampler", arguments={"save_strategy": "no"})
@@ -266,9 +269,10 @@ def laid_out(layout: str, folder: Path, model: str) -> tuple[int, Run]:
 
 
 @DEFECT
-@pytest.mark.parametrize(("before", "after"), MOVES)
-def test_run_goes_on_with_other_processes(before: str, after: str, tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize("move", few_of(MOVES, MOVES[:1]))
+def test_run_goes_on_with_other_processes(move: tuple[str, str], tmp_path: Path, model: str) -> None:
     """Stopped after two steps of epoch 1, it has the rest of that epoch's rows next, in their order."""
+    before, after = move
     world_size, run = laid_out(before, tmp_path / "run", model)
     epoch = 6 if before == "2 × 8" else 7
     attempt(world_size, replace(run, stop_after=epoch + 2))

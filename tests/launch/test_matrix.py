@@ -18,17 +18,8 @@ from conformance.scenarios import BY_NAME
 from conformance.stack import installed
 
 EXPECTED = expected(installed().release.partition("+")[0])
-QUICK = ("single", "ddp", "dispatch")
-WIDE = (
-    "ddp-3",
-    "dispatch-3",
-    "dispatch-split",
-    "dispatch-workers",
-    "cross-encoder-flag",
-    "elastic-default",
-    "frequent",
-)
-"""Scenarios that others are nearly like."""
+FEW = ("ddp", "dispatch", "iterable-ddp", "cross-encoder", "auto-batch-size")
+"""The scenarios of `make test`; `make test-all` has every one, and tests/fixes the others' promises one by one."""
 LIMIT, PATIENCE = 300.0, 20.0
 """Seconds for a scenario, where other tests run beside it; and for one that is expected to hang."""
 
@@ -58,8 +49,7 @@ def promised() -> list[Any]:
             marks=[
                 pytest.mark.xdist_group(names[0]),
                 *([pytest.mark.defect] * cell.defect),
-                *([pytest.mark.slow] * (names[0] not in QUICK)),
-                *([pytest.mark.wide] * (names[0] in WIDE)),
+                *([pytest.mark.wide] * (names[0] not in FEW)),
             ],
         )
         for names, cell in EXPECTED.items()
