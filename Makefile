@@ -122,15 +122,15 @@ LINE_TESTS = build/lines/$*/bin/python -m pytest -n $(JOBS) --dist loadgroup
 test-line-%: export TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD := 1
 test-line-%: build/lines/%/.ready
 	build/lines/$*/bin/python -m patchqueue unpack sentence-transformers/$*
-	$(LINE_TESTS) -m "not wide" tests/launch/test_matrix.py \
+	$(LINE_TESTS) tests/launch/test_matrix.py \
 		patches/sentence-transformers/$*/build/sentence-transformers-$*/tests
-	PYTHONPATH=$(CURDIR)/build/lines/$*/pristine $(LINE_TESTS) --pristine -m "not wide" tests/launch/test_matrix.py
+	PYTHONPATH=$(CURDIR)/build/lines/$*/pristine $(LINE_TESTS) --pristine tests/launch/test_matrix.py
 
 # 5.7.0 is for transformers 5.x alike: once more, among the packages that the fork itself is tested with.
 test-line-5.7.0-newest: setup
 	rm -rf build/lines/5.7.0-newest
 	$(BIN)/python -m pip install -q --no-deps --target build/lines/5.7.0-newest ./patches/sentence-transformers/5.7.0
-	PYTHONPATH=$(CURDIR)/build/lines/5.7.0-newest $(PYTEST) -m "not wide" tests/launch/test_matrix.py
+	PYTHONPATH=$(CURDIR)/build/lines/5.7.0-newest $(PYTEST) tests/launch/test_matrix.py
 
 .PRECIOUS: build/lines/%/.stack build/lines/%/.ready
 build/lines/%/.stack: requirements/lines/%.txt patches/sentence-transformers/%/upstream.txt
