@@ -115,31 +115,37 @@ unpack: setup  ## lay the release and the series out as commits under build/
 refresh: setup  ## write those commits, and edited own modules, back as the series
 	$(BIN)/python -m patchqueue refresh
 
-test-lines: $(addprefix test-line-,$(LINES)) test-line-5.7.0-newest  ## the matrix on the older lines, on their era's stacks, and on their pristine releases
+test-lines: $(addprefix test-line-,$(LINES)) test-line-5.7.0-newest  ## the matrix and the tests of fixes on the older lines, on their era's stacks, and on their pristine releases
 
+LINE_TESTS = build/lines/$*/bin/python -m pytest -n $(JOBS) --dist loadgroup
 # What transformers 4 needs to load a checkpoint of its own; the tests wrote it.
 test-line-%: export TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD := 1
 test-line-%: build/lines/%/.ready
 	build/lines/$*/bin/python -m patchqueue unpack sentence-transformers/$*
-	build/lines/$*/bin/python -m pytest tests/launch/test_matrix.py \
+	$(LINE_TESTS) tests/launch/test_matrix.py \
 		patches/sentence-transformers/$*/build/sentence-transformers-$*/tests
-	PYTHONPATH=$(CURDIR)/build/lines/$*/pristine build/lines/$*/bin/python -m pytest --pristine tests/launch/test_matrix.py
+	PYTHONPATH=$(CURDIR)/build/lines/$*/pristine $(LINE_TESTS) --pristine tests/launch/test_matrix.py
 
 # 5.7.0 is for transformers 5.x alike: once more, among the packages that the fork itself is tested with.
 test-line-5.7.0-newest: setup
 	rm -rf build/lines/5.7.0-newest
 	$(BIN)/python -m pip install -q --no-deps --target build/lines/5.7.0-newest ./patches/sentence-transformers/5.7.0
-	PYTHONPATH=$(CURDIR)/build/lines/5.7.0-newest $(BIN)/python -m pytest tests/launch/test_matrix.py
+	PYTHONPATH=$(CURDIR)/build/lines/5.7.0-newest $(PYTEST) tests/launch/test_matrix.py
 
-.PRECIOUS: build/lines/%/.ready
-.SECONDEXPANSION:
-build/lines/%/.ready: requirements/lines/%.txt $$(wildcard patches/sentence-transformers/$$*/*) $(wildcard patchqueue/*.py)
+.PRECIOUS: build/lines/%/.stack build/lines/%/.ready
+build/lines/%/.stack: requirements/lines/%.txt patches/sentence-transformers/%/upstream.txt
 	rm -rf build/lines/$*
 	$(PYTHON) -m venv build/lines/$*
 	build/lines/$*/bin/python -m pip install -q -r requirements/lines/$*.txt
-	build/lines/$*/bin/python -m pip install -q --no-deps ./patches/sentence-transformers/$*
 	build/lines/$*/bin/python -m pip install -q --no-deps --require-hashes --target build/lines/$*/pristine \
 		-r patches/sentence-transformers/$*/upstream.txt
+	@touch $@
+
+# The line alone is built anew where a patch of it has changed; `build` beneath its folder is the unpacked tree.
+.SECONDEXPANSION:
+build/lines/%/.ready: build/lines/%/.stack $$(wildcard patches/sentence-transformers/$$*/*.t* \
+	patches/sentence-transformers/$$*/[0-9]*/*.patch) $(wildcard patchqueue/*.py)
+	build/lines/$*/bin/python -m pip install -q --no-deps --force-reinstall ./patches/sentence-transformers/$*
 	@touch $@
 
 test-pythons: $(PYTHONS:%=test-python-%)  ## install as a user does on the other Pythons, import, plan and build there
