@@ -13,7 +13,7 @@ ASIDE := deepspeed ray
 # The tests of defects: they import nothing of the fork but the packages that run on the release as well.
 DEFECTS := tests/fixes tests/launch
 # Side by side, as ranks mostly wait for each other; tests of one group share what they have run.
-JOBS ?= 4
+JOBS ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 export HF_HUB_OFFLINE := 1
@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test types quick test-fork test-more test-pristine test-all test-wide test-lines test-pythons conformance \
+.PHONY: help setup demo test types quick test-fork test-stack test-pristine test-all test-wide test-lines test-pythons conformance \
 	conformance-pristine results bench check unpack refresh outlook clean
 
 help:  ## list the commands
@@ -53,26 +53,22 @@ $(ASIDE:%=build/%/.ready): build/%/.ready: requirements/%.txt | $(VENV)/.ready
 demo: setup  ## train a real model on two processes, kill it, resume it, and see the order
 	$(BIN)/python examples/demo.py
 
-# What was seen green from end to end; `make test-all` has the rest.
-TESTED := tests/fixes/test_epochs.py tests/fixes/test_dispatching.py tests/fixes/test_streams.py tests/fixes/test_weights.py \
-	tests/order/test_dataset_hash.py tests/order/test_manifest.py \
-	tests/order/test_statistics.py tests/order/test_cells.py tests/order/test_layers.py tests/order/test_fingerprints.py
+test: setup check test-fork test-pristine  ## what CI runs: lint, the queue, the tests on the fork, and its defects on the release
 
-test: setup check test-fork  ## what CI runs: lint, the queue, and the tests of fixes and packages on the fork
-
+# Without the fixes' own tests, which are upstream's to run: `make test-stack`.
 test-fork: setup
-	$(PYTEST) -m "not wide" $(TESTED)
-
-test-more: setup  ## every other test that is not wide, the matrix and the no-harm table among them
-	$(PYTEST) -m "not wide" tests $(wildcard $(SCRATCH)/tests)
+	$(PYTEST) -m "not wide" tests
 
 test-pristine: setup  ## show that every test of a defect fails on the pristine release
 	PYTHONPATH=$(CURDIR)/$(PRISTINE) $(PYTEST) --pristine -m "not wide" $(DEFECTS)
 
+test-stack: setup  ## the tests that the fixes bring to upstream, on the stack of all
+	$(PYTEST) $(SCRATCH)/tests
+
 quick: setup  ## the fast tests
 	$(PYTEST) -m "not slow and not wide" tests
 
-test-all: test types test-more test-pristine test-wide test-lines test-pythons  ## the rest as well: wide matrix, two hosts, DeepSpeed, Ray, lines, Pythons
+test-all: test types test-stack test-wide test-lines test-pythons  ## the rest as well: wide matrix, two hosts, DeepSpeed, Ray, lines, Pythons
 
 test-wide: setup $(ASIDE:%=build/%/.ready)  ## what `make test` leaves out, on the fork and on the release
 	$(PYTEST) -m wide tests

@@ -24,7 +24,29 @@ DIFFERS = json.loads(Path(__file__).with_name("differs.json").read_text("utf-8")
 """By case and number of processes: each part that differs, as every rank saw it on the release and on the fork."""
 OTHER_VALUES = "other values"
 """What is logged of another model: the digits of a loss depend on the machine."""
-CASES = [pytest.param(case, world, id=f"{name}, {world}") for name, case in load().items() for world in case.worlds]
+FEW = (
+    "sampler_is_the_default",
+    "sampler_is_no_duplicates",
+    "sampler_is_a_function",
+    "log_makes_floats",
+    "callback_saves_in_mid_epoch",
+    "data_is_transformed_at_random",
+    "rank_0_prepares_and_the_others_load",
+    "datasets_are_torch_s",
+    "stream_is_read",
+    "evaluated_and_saved",
+    "resumed_in_the_first_epoch_on_two",
+    "batches_are_split",
+    "loader_is_stateful",
+    "search_by_hand",
+    "model_is_a_cross_encoder",
+)
+"""The cases of `make test`; `make test-all` runs the whole table."""
+CASES = [
+    pytest.param(case, world, id=f"{name}, {world}", marks=[pytest.mark.wide] * (name not in FEW))
+    for name, case in load().items()
+    for world in case.worlds
+]
 
 
 def command(path: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -45,10 +67,12 @@ def fork() -> Path:
 
 
 @pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
-    """What was seen, on the release and on the fork: by number of processes, case and rank."""
+def tables(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    """What was seen in the cases that were chosen, on the release and on the fork: by processes, case and rank."""
     folder = tmp_path_factory.mktemp("harm")
-    shared = ("--shared", str(folder))
+    tests = [item for item in request.session.items if "tables" in getattr(item, "fixturenames", ())]
+    chosen = {item.callspec.params["case"].name for item in tests}
+    shared = ("--shared", str(folder), *(f"--case={name}" for name in sorted(chosen)))
     outs = [folder / "release.json", folder / "fork.json"]
     runs = [command(PRISTINE, str(outs[0]), *shared, "--release"), command(fork(), str(outs[1]), *shared)]
     said = [run.communicate()[0] for run in runs]
