@@ -20,6 +20,7 @@ RUNS = [
 ]
 
 
+@pytest.mark.wide
 @pytest.mark.skipif(not PRISTINE.exists(), reason="the release is not unpacked; run `make setup`")
 def test_the_release_trains_on_planned_batches() -> None:
     """The runs of the fork, with the package beside the release's own modules, where set-up has put it."""

@@ -15,6 +15,8 @@ from patchqueue.git import PatchQueueError
 from patchqueue.series import PACKAGE, Line
 from patchqueue.tree import start_tree
 
+pytestmark = pytest.mark.xdist_group("branch")  # a clone of upstream, made once
+
 
 @pytest.fixture(scope="module")
 def line(toy: Path) -> Line:
@@ -77,14 +79,14 @@ def test_a_fix_becomes_a_branch_and_the_text_is_printed(line: Line, fixes: dict[
     assert said.endswith("\n\nTitle: A toy\n\nSymptom, cause, change.")
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_fix_brings_the_one_that_it_needs(line: Line, fixes: dict[str, Path], clone: Path) -> None:
     """Unless upstream has it."""
     branch(line, fixes[THIRD], clone)
     assert [text.partition(": ")[2] for text in log(clone, "toy-on-top")] == ["Add a toy module", "Count the toys"]
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_all_fixes_become_one_branch_with_the_tree_of_the_fork(line: Line, clone: Path) -> None:
     """In order; the package is the very one that the build makes."""
     branch(line, None, clone)
@@ -114,7 +116,7 @@ def test_trailers_of_others_go_upstream_and_an_author_can_be_reached() -> None:
 
 
 @pytest.mark.parametrize("squashed", [False, True])
-@pytest.mark.slow
+@pytest.mark.wide
 def test_what_upstream_has_taken_is_said_and_not_applied(
     squashed: bool, line: Line, fixes: dict[str, Path], clone: Path
 ) -> None:
@@ -133,7 +135,7 @@ def test_what_upstream_has_taken_is_said_and_not_applied(
     assert len(log(clone, "all-fixes")) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_what_upstream_has_taken_in_part_is_said(line: Line, fixes: dict[str, Path], clone: Path) -> None:
     """The rest becomes the commit."""
     rewrite(clone / HOOKED_TOO, "\nimport json\n", "\nimport json  # a toy\n")
@@ -141,7 +143,7 @@ def test_what_upstream_has_taken_in_part_is_said(line: Line, fixes: dict[str, Pa
     assert f"committed; there already: {HOOKED_TOO}" in branch(line, fixes[SECOND], clone)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_clone_that_has_moved_on_is_merged(line: Line, fixes: dict[str, Path], clone: Path) -> None:
     """The patched file has another name, and other lines, than at the release."""
     run(clone, "git", "mv", HOOKED, f"{PACKAGE}/base/loop.py")
@@ -152,7 +154,7 @@ def test_a_clone_that_has_moved_on_is_merged(line: Line, fixes: dict[str, Path],
     assert "import inspect  # moved on" in text and "import os  # a toy" in text
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_change_of_upstreams_own_tests_is_part_of_the_commit(line: Line, clone: Path, tmp_path: Path) -> None:
     """A *.diff beside the patch; the release does not hold the tests that it changes."""
     fix = Path(shutil.copytree(line.series / SECOND, tmp_path / SECOND))
@@ -211,7 +213,7 @@ def no_clone(clone: Path) -> None:
     ("spoil", "said"),
     [
         (conflict, f"{PATCHES[SECOND]} does not apply to {HOOKED_TOO}: made for sentence-transformers==6.2.0"),
-        pytest.param(gone, f"{PATCHES[SECOND]} does not apply to {HOOKED_TOO}: made for", marks=pytest.mark.slow),
+        pytest.param(gone, f"{PATCHES[SECOND]} does not apply to {HOOKED_TOO}: made for", marks=pytest.mark.wide),
         (dirty, f"has uncommitted changes in 1 files ({HOOKED}"),
         (another_project, f"is no clone of sentence-transformers: HEAD has no {PACKAGE}/__init__.py"),
         (nameless, "does not know who commits"),
@@ -239,7 +241,7 @@ def by_command(toy: Path, clone: Path, fix: str = SECOND, **env: str) -> str:
     return run(toy, *command, check=False, env=env).stdout
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_command_that_is_killed_leaves_the_clone_alone(toy: Path, clone: Path, tmp_path: Path) -> None:
     """No commit, no work tree and no lock stays in it, so that the next run does the whole work."""
     before = state(clone)

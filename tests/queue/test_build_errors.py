@@ -105,41 +105,41 @@ def changed_licence(folder: Path) -> None:
     [
         (no_patches, ["has no upstream.txt", "not the whole checkout"]),
         (empty_series, ["holds no *.patch in any folder NN-name"]),
-        pytest.param(empty_folder, [f"holds no *.patch in {SECOND}"], marks=pytest.mark.slow),
+        pytest.param(empty_folder, [f"holds no *.patch in {SECOND}"], marks=pytest.mark.wide),
         (lost_folder, ["apply, but to another tree", "a folder was added or lost"]),
         pytest.param(
-            wrong_pin, ["Expected sha256", "serves another file than the pinned one"], marks=pytest.mark.slow
+            wrong_pin, ["Expected sha256", "serves another file than the pinned one"], marks=pytest.mark.wide
         ),
         (
             stale_hunk,
             [f"{PATCHES[SECOND]} does not apply to", "line ", "expected: import so", "found:    import os"],
         ),
         pytest.param(
-            hand_edited, ["apply, but to another tree", "patches were edited by hand"], marks=pytest.mark.slow
+            hand_edited, ["apply, but to another tree", "patches were edited by hand"], marks=pytest.mark.wide
         ),
-        pytest.param(without_context, ["apply, but to another tree"], marks=pytest.mark.slow),
+        pytest.param(without_context, ["apply, but to another tree"], marks=pytest.mark.wide),
         (unsynced_module, [f"own modules differ from the series: {OWN}", "refresh"]),
         pytest.param(
             stray_init,
             ["sentence_transformers/__init__.py: created by no patch, and no module of a feature"],
-            marks=pytest.mark.slow,
+            marks=pytest.mark.wide,
         ),
         pytest.param(
             stray_in_a_feature,
             ["sentence_transformers/toy_feature/notes.txt: created by no patch"],
-            marks=pytest.mark.slow,
+            marks=pytest.mark.wide,
         ),
-        pytest.param(missing_feature, ["'toy_feature'", "or the checkout has none"], marks=pytest.mark.slow),
+        pytest.param(missing_feature, ["'toy_feature'", "or the checkout has none"], marks=pytest.mark.wide),
         pytest.param(
             feature_of_upstreams_name,
             ["'base'", "the release has a sentence_transformers/base of its own"],
-            marks=pytest.mark.slow,
+            marks=pytest.mark.wide,
         ),
         pytest.param(
-            patched_template, ["model_card_template.md is patched but cannot carry a notice"], marks=pytest.mark.slow
+            patched_template, ["model_card_template.md is patched but cannot carry a notice"], marks=pytest.mark.wide
         ),
         pytest.param(
-            changed_licence, ["NOTICE.txt must be upstream's licence file, byte for byte"], marks=pytest.mark.slow
+            changed_licence, ["NOTICE.txt must be upstream's licence file, byte for byte"], marks=pytest.mark.wide
         ),
     ],
 )
@@ -163,7 +163,7 @@ def test_a_build_without_git_names_git(checkout: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("out/*"))
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_build_that_cannot_reach_the_index_names_the_settings_that_count(checkout: Path, tmp_path: Path) -> None:
     """pip's command line does not reach a build; its variables and its configuration file do."""
     next(toy_line(checkout).series.glob("*.whl")).unlink()
@@ -176,7 +176,7 @@ def test_a_build_that_cannot_reach_the_index_names_the_settings_that_count(check
     assert not list(tmp_path.glob("out/*"))
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_pip_shows_the_message_and_installs_nothing(checkout: Path, tmp_path: Path) -> None:
     """The message survives pip's own reporting, in an isolated build."""
     stale_hunk(checkout)

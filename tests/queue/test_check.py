@@ -68,7 +68,7 @@ def test_check_refuses_what_git_would_export_otherwise(checkout: Path) -> None:
         check(line)
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_check_refuses_trailing_whitespace(checkout: Path) -> None:
     """As git sees it."""
     line = toy_line(checkout)

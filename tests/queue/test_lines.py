@@ -38,7 +38,7 @@ def test_own_modules_are_the_same_in_every_line(release: str) -> None:
     assert {name: blobs - newest[name] for name, blobs in ours.items() if blobs - newest[name]} == {}
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("line", SERIES, ids=lambda line: "-".join(line.upstream))
 def test_every_series_is_in_order(line: Line) -> None:
     """Texts, application of each fix alone and of all, identical re-export."""
@@ -113,7 +113,7 @@ def installers(folder: Path) -> dict[str, tuple[str, ...]]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("tool", ["pip", "uv"])
 @pytest.mark.parametrize("release", LINES)
 def test_a_line_installs_by_its_folder_and_direct_url_names_it(
@@ -131,7 +131,7 @@ def test_a_line_installs_by_its_folder_and_direct_url_names_it(
     assert frozen.endswith(f"@{said['vcs_info']['commit_id']}#subdirectory={said['subdirectory']}\n")
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.parametrize("release", LINES)
 def test_a_lock_file_names_the_line(release: str, repository: Path, tmp_path: Path) -> None:
     """uv's and the standard's lock files pin the commit and the folder."""

@@ -33,6 +33,8 @@ VERSION = "6.2.0+epoch.2"
 DIST_INFO = f"{PACKAGE}-{VERSION}.dist-info"
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_EXTRA_INDEX_URL": "", "PIP_CONFIG_FILE": os.devnull}
 
+pytestmark = pytest.mark.xdist_group("package")  # a wheel, built once
+
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -217,7 +219,7 @@ def test_record_lists_every_file_with_its_hash_and_size(wheel: dict[str, bytes])
     }
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="importing the package needs torch")
 def test_dunder_version_stays_upstreams(wheel_file: Path, tmp_path: Path) -> None:
     """A model saved with a local version would make unpatched upstream warn on loading."""
@@ -230,7 +232,7 @@ def test_dunder_version_stays_upstreams(wheel_file: Path, tmp_path: Path) -> Non
 # --- what must not get in
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_nothing_of_an_edited_checkout_or_machine_gets_into_the_wheel(
     checkout: Path, wheel_file: Path, tmp_path: Path
 ) -> None:
@@ -255,7 +257,7 @@ def test_nothing_of_an_edited_checkout_or_machine_gets_into_the_wheel(
 # --- the sdist
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_the_sdist_builds_the_same_wheel_with_no_index(checkout: Path, wheel_file: Path, tmp_path: Path) -> None:
     """It bundles upstream's wheel, and a second sdist made from it is the same again."""
     build(checkout, "sdist", tmp_path)
@@ -275,7 +277,7 @@ def test_the_sdist_builds_the_same_wheel_with_no_index(checkout: Path, wheel_fil
 # --- installing
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_an_upgrade_over_upstream_and_back_leaves_no_residue(line: Line, wheel_file: Path, tmp_path: Path) -> None:
     """pip replaces the one by the other: the names of all files are then as if it had been installed alone."""
     pip = empty_venv(tmp_path)
@@ -293,7 +295,7 @@ def test_an_upgrade_over_upstream_and_back_leaves_no_residue(line: Line, wheel_f
     assert changed - folders == added(line) | dist_info
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_an_editable_install_shows_edits_on_both_sides_at_once(checkout: Path, tmp_path: Path) -> None:
     """Own modules and features are the checkout's, the rest the unpacked tree's; installing again keeps both."""
     copy = Path(shutil.copytree(checkout, tmp_path / "copy"))
@@ -313,7 +315,7 @@ def test_an_editable_install_shows_edits_on_both_sides_at_once(checkout: Path, t
     assert VERSION in run(tmp_path, *pip, "list").stdout
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_pip_installs_from_a_git_tag_and_freeze_says_so(
     checkout: Path, wheel: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -331,7 +333,7 @@ def test_pip_installs_from_a_git_tag_and_freeze_says_so(
         assert installed_text(tmp_path, name) == wheel[name].decode()
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_pip_installs_the_checkout_editable_and_the_sdist(checkout: Path, tmp_path: Path) -> None:
     """Both in isolated builds, as a contributor and a packager would."""
     copy = Path(shutil.copytree(checkout, tmp_path / "repo"))

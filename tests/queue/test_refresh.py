@@ -69,7 +69,7 @@ def test_a_hunk_has_as_much_context_as_it_takes_to_fit_in_one_place(checkout: Pa
     assert "+        # here\n \n         return DataLoader(" in patch.read_text("utf-8")
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_unpack_follows_a_series_that_has_moved_on(checkout: Path) -> None:
     """A tree without work of its own is made anew."""
     line = toy_line(checkout)
@@ -78,7 +78,7 @@ def test_unpack_follows_a_series_that_has_moved_on(checkout: Path) -> None:
     assert "The symptom" in run(line.scratch, "git", "log", "-1", "--format=%b", SECOND).stdout
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_fix_that_does_not_apply_is_named_and_waits_to_be_applied(checkout: Path) -> None:
     """As on a new release: the other branches are made, its own stands at the release, and refresh loses nothing."""
     line = toy_line(checkout)
@@ -122,7 +122,7 @@ def test_refresh_puts_an_edited_own_module_into_the_fix_that_creates_it(checkout
     assert queue(checkout, "refresh").stdout == "nothing changed\n"
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_refresh_exports_a_branch_that_was_amended_and_stacks_anew(checkout: Path) -> None:
     """The patch is made against the release, wherever its lines are on the stack."""
     line = toy_line(checkout)
@@ -134,7 +134,7 @@ def test_refresh_exports_a_branch_that_was_amended_and_stacks_anew(checkout: Pat
     queue(checkout, "check")
 
 
-@pytest.mark.slow
+@pytest.mark.wide
 def test_a_new_branch_becomes_a_folder_and_a_deleted_folder_no_branch(checkout: Path) -> None:
     """Refresh takes up what is new; a fix is dropped by deleting its folder and its own module."""
     line = toy_line(checkout)
