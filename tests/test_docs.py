@@ -13,16 +13,18 @@ DOCS = Path(__file__).parents[1] / "docs"
 BLOCKS = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+PAGES = {path.name: list(BLOCKS.finditer(path.read_text("utf-8"))) for path in DOCS.glob("*.md")}
+"""The examples of each page."""
+
+
+@pytest.mark.parametrize("page", sorted(page for page, blocks in PAGES.items() if blocks))
 def test_the_examples_of_a_page_run_and_print_what_it_says(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its Python blocks, one after another as a reader would run them; what follows one as text is its output."""
     monkeypatch.chdir(tmp_path)
-    blocks = list(BLOCKS.finditer((DOCS / page).read_text("utf-8")))
-    assert blocks
     names = {"__name__": page}
-    for code, expected in (block.groups() for block in blocks):
+    for code, expected in (block.groups() for block in PAGES[page]):
         printed = io.StringIO()
         with redirect_stdout(printed):
             exec(compile(code, page, "exec"), names)

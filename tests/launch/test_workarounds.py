@@ -14,6 +14,7 @@ import sys
 import tempfile
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -48,7 +49,8 @@ def build(what: str, run: Any, arguments: dict[str, Any], dataset: Any) -> Any:
     """A trainer with the workarounds whose numbers are in ``what``, as the page has them."""
     from conformance.runs import sentence_transformer_trainer
 
-    names: dict[str, Any] = {"__name__": "page"}
+    module = sys.modules["page"] = ModuleType("page")  # a checkpoint pickles the arguments, with the sampler's class
+    names = module.__dict__
     for block in (CALLBACK, SAMPLER, *([PLANNED] * ("planned" in what)), *([OVERRIDE] * ("override" in what))):
         exec(compile(block, "docs/workarounds.md", "exec"), names)
     if "planned" in what:
