@@ -7,6 +7,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import pytest
+
 import sentence_transformers
 
 TRAINING_ONLY = ("accelerate", "datasets", "pandas", "peft", "pyarrow", "xxhash")
@@ -37,6 +39,7 @@ def test_inference_needs_no_package_that_only_training_brings(tmp_path: Path) ->
     assert done.stdout.split() == ["no_duplicates", str(len(absent))], done.stderr
 
 
+@pytest.mark.wide
 def test_a_report_says_what_its_table_and_pictures_need(tmp_path: Path) -> None:
     """Without rich and matplotlib, the JSON and a plain table are printed; pictures name the extra to install."""
     (tmp_path / "words.csv").write_text("word\na\nb\n")

@@ -122,7 +122,7 @@ def test_resume_is_exact_with(variant: str, tmp_path: Path, model: str) -> None:
     assert all(len(steps) > len(cut_off) > 0 for steps, cut_off in zip(uninterrupted, before))
 
 
-@pytest.mark.parametrize("launch", launches(["single", "ddp", "dispatch"]))
+@pytest.mark.parametrize("launch", [*launches(["single", "ddp"]), pytest.param("dispatch", marks=pytest.mark.wide)])
 def test_a_second_train_begins_with_epoch_0(launch: str, whole: Any, tmp_path: Path, model: str) -> None:
     """``train()`` called twice makes the same run twice."""
     run = replace(BY_NAME[launch].run(str(tmp_path), model), calls=2)

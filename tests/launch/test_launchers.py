@@ -43,8 +43,8 @@ def recorded(folder: str) -> list[Steps]:
     return [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("accelerate launch", marks=pytest.mark.wide)])
+@pytest.mark.wide
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate launch"])
 def test_launched_ranks_see_the_rows_of_forked_ones(launcher: str, tmp_path: Path, monkeypatch: Any) -> None:
     """MiniLM on two processes, interrupted in epoch 1 and resumed, sees what an uninterrupted forked run sees."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))

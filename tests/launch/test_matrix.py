@@ -18,7 +18,7 @@ from conformance.scenarios import BY_NAME
 from conformance.stack import installed
 
 EXPECTED = expected(installed().release.partition("+")[0])
-FEW = ("ddp", "dispatch", "cross-encoder")
+FEW = ("ddp", "cross-encoder")
 """The scenarios of `make test`; `make test-all` has every one, and tests/fixes the others' promises one by one."""
 LIMIT, PATIENCE = 300.0, 20.0
 """Seconds for a scenario, where other tests run beside it; and for one that is expected to hang."""

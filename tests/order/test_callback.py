@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, load_from_disk
 from order_runs import EPOCHS, LAUNCHES, LOGGING, ROWS, attempt, run_of, stopping
+from selection import few_of
 from sentence_transformers.base.trainer import BaseTrainer
 from torch.utils.data import BatchSampler
 from transformers import TrainerCallback
@@ -32,7 +33,7 @@ def alone(run: Run, *callbacks: Any, **options: Any) -> Any:
 # --- what is logged
 
 
-@pytest.mark.parametrize("launch", LAUNCHES)
+@pytest.mark.parametrize("launch", few_of(LAUNCHES, ["1 x 16", "2 x 8"]))
 def test_every_launch_mode_logs_the_fingerprints_of_the_plan(launch: str, whole: Any) -> None:
     """For one global batch, each epoch has the same fingerprint in each mode and on each rank, and one of its own."""
     assert whole(launch) == whole("1 x 16")
@@ -170,7 +171,7 @@ def test_given_twice_it_says_so_and_logs_once(tmp_path: Path, model: str) -> Non
 # --- a resume
 
 
-@pytest.mark.parametrize("launch", ["1 x 16", "2 x 8", "accumulation"])
+@pytest.mark.parametrize("launch", few_of(["1 x 16", "2 x 8", "accumulation"], ["2 x 8"]))
 def test_a_continuation_is_silent_and_has_the_fingerprints_of_the_whole_run(
     launch: str, stopped: Any, whole: Any
 ) -> None:
@@ -210,7 +211,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", few_of(CHANGES, ["rows"]))
 def test_each_changed_option_is_a_line(change: str, stopped: Any) -> None:
     """With the old value, the new one, and what follows; the run goes on."""
     changes, expected = CHANGES[change]
@@ -276,7 +277,7 @@ def saving_trainer(run: Run, arguments: dict[str, Any], dataset: Any) -> Any:
     return trainer
 
 
-@pytest.mark.parametrize("accumulation", [1, 4])
+@pytest.mark.parametrize("accumulation", few_of([1, 4], [4]))
 def test_a_checkpoint_saved_within_a_step_is_a_continuation(accumulation: int, tmp_path: Path, model: str) -> None:
     """Its place is the trainer's; nothing is said."""
     arguments = {**LOGGING, "gradient_accumulation_steps": accumulation}

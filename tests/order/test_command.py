@@ -223,6 +223,7 @@ def test_a_file_without_rows_is_called_so(tmp_path: Path, capsys: pytest.Capture
     )
 
 
+@pytest.mark.wide
 def test_the_command_loads_each_module_once(tmp_path: Path) -> None:
     """`python -m sentence_transformers.order` prints a report."""
     (tmp_path / "words.csv").write_text("word\na\nb\n")

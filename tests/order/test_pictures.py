@@ -44,7 +44,9 @@ def _unseen(axis: Any) -> list[Text]:
     return [label for tick in ticks if not low <= tick.get_loc() <= high for label in (tick.label1, tick.label2)]
 
 
-@pytest.mark.parametrize(("rows", "batch"), [(1, 1), (100, 8), (7_000, 64), (1_000_000, 512)])
+@pytest.mark.parametrize(
+    ("rows", "batch"), [(1, 1), (100, 8), (7_000, 64), pytest.param(1_000_000, 512, marks=pytest.mark.wide)]
+)
 def test_every_text_lies_in_the_figure(rows: int, batch: int) -> None:
     """Whatever the size of the data, and however much is said of it."""
     orders = epochs(rows, batch) if rows > 1 else [Order([[0]])] * 3

@@ -27,6 +27,7 @@ HOOKED = "share_batches" in inspect.getsource(BaseTrainer._build_dataloader)
 DISPATCHES_STEPS = "dispatch_by_step" in inspect.getsource(BaseTrainer.get_train_dataloader)
 # Under DDP the release resumes the first epoch alone.
 RESUMED_EPOCHS = 2 if find_spec("sentence_transformers.base.epoch") else 1
+WIDE = pytest.mark.wide
 needs_hook = pytest.mark.skipif(not HOOKED, reason="the release shards batches itself, whatever the sampler says")
 LAUNCHES = {
     "single": (1, {}),
@@ -69,8 +70,10 @@ def values_twice(rows: list[int]) -> bool:
     [
         ("single", True),
         ("ddp", True),
-        ("ddp-3", False),
-        *[pytest.param(launch, True, marks=needs_hook) for launch in OF_THE_HOOK],
+        pytest.param("ddp-3", False, marks=WIDE),
+        pytest.param("split", True, marks=needs_hook),
+        pytest.param("dispatch", True, marks=[needs_hook, WIDE]),
+        pytest.param("dispatch-split", True, marks=[needs_hook, WIDE]),
     ],
 )
 def test_every_row_once_in_equal_steps_without_duplicates(
@@ -93,7 +96,16 @@ def test_every_row_once_in_equal_steps_without_duplicates(
     assert steps_of(ranks, 0) != steps_of(ranks, 1)
 
 
-@pytest.mark.parametrize("launch", ["single", "ddp", *[pytest.param(name, marks=needs_hook) for name in OF_THE_HOOK]])
+@pytest.mark.parametrize(
+    "launch",
+    [
+        pytest.param("single", marks=WIDE),
+        "ddp",
+        pytest.param("split", marks=[needs_hook, WIDE]),
+        pytest.param("dispatch", marks=needs_hook),
+        pytest.param("dispatch-split", marks=[needs_hook, WIDE]),
+    ],
+)
 def test_a_resumed_run_continues_the_plan(launch: str, tmp_path: Path, model: str) -> None:
     """The rows before and after the cut are those of the uninterrupted run."""
     world_size, run = launched(launch, tmp_path / "whole", model, {}, epochs=RESUMED_EPOCHS)
@@ -145,7 +157,8 @@ def test_drop_last_step_is_the_users_choice(tmp_path: Path, model: str) -> None:
 
 @needs_hook
 @pytest.mark.parametrize(
-    ("launch", "multi"), [("ddp", "proportional"), ("ddp", "round_robin"), ("split", "proportional")]
+    ("launch", "multi"),
+    [("ddp", "proportional"), ("ddp", "round_robin"), pytest.param("split", "proportional", marks=WIDE)],
 )
 def test_several_datasets_have_exact_lengths(launch: str, multi: str, tmp_path: Path, model: str) -> None:
     """Proportional sampling uses each row of each dataset once; round robin takes as many steps of each."""

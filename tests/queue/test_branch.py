@@ -15,7 +15,7 @@ from patchqueue.git import PatchQueueError
 from patchqueue.series import PACKAGE, Line
 from patchqueue.tree import start_tree
 
-pytestmark = pytest.mark.xdist_group("branch")  # a clone of upstream, made once
+pytestmark = [pytest.mark.wide, pytest.mark.xdist_group("branch")]  # a clone of upstream, made once
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ from toy_queue import OWN, PATCHES, SECOND, build, commit, queue, rewrite, run, 
 
 from patchqueue.series import PACKAGE
 
+pytestmark = pytest.mark.wide
+
 
 def no_patches(folder: Path) -> None:
     """The pyproject.toml without the rest of the repository."""
