@@ -93,9 +93,15 @@ results-line-%: build/lines/%/.ready
 	build/lines/$*/bin/python $(KEEP)
 	PYTHONPATH=$(CURDIR)/build/lines/$*/pristine build/lines/$*/bin/python $(KEEP)
 
-bench: setup  ## planned batches against no_duplicates_hashed and plain shuffling, fingerprints; FULL=1 goes to 100 million rows
+# Both installed alike, so that the one difference is the fork.
+bench: setup  ## planned batches, mined negatives, orders, and the fork without opting in; FULL=1 goes to 100 million rows
 	$(BIN)/python benchmarks/bench_planning.py $(if $(FULL),--full)
+	$(BIN)/python benchmarks/bench_negatives.py $(if $(FULL),,--quick)
 	$(BIN)/python benchmarks/bench_order.py
+	rm -rf build/fork
+	$(BIN)/python -m pip install -q --no-deps --target build/fork .
+	$(BIN)/python benchmarks/bench_default.py $(PRISTINE) build/fork
+	$(BIN)/python benchmarks/bench_weights.py $(PRISTINE) build/fork
 
 types: setup  ## mypy over conformance/ and patchqueue/
 	$(BIN)/python -m mypy

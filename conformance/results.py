@@ -12,7 +12,7 @@ from conformance.stack import Stack
 
 FOLDER = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
-COLUMNS = ("3.3.1", "5.1.2", "6.2.0")
+COLUMNS = ("3.3.1", "5.1.2", "6.2.0", "6.2.0+epoch.2")
 """The stacks of the README's table."""
 BEGIN, END = "<!-- made by `python -m conformance readme` from conformance/results -->", "<!-- end -->"
 FORMAT = 1
