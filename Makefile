@@ -23,7 +23,7 @@ export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test types quick test-fork test-stack test-pristine test-all test-wide test-lines test-pythons conformance \
-	conformance-pristine results bench check unpack refresh outlook clean
+	conformance-pristine results bench bench-quality gpu check unpack refresh outlook clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -96,6 +96,9 @@ results-line-%: build/lines/%/.ready
 bench: setup  ## planned batches against no_duplicates_hashed and plain shuffling, fingerprints; FULL=1 goes to 100 million rows
 	$(BIN)/python benchmarks/bench_planning.py $(if $(FULL),--full)
 	$(BIN)/python benchmarks/bench_order.py
+
+bench-quality: setup  ## what the order of rows costs in quality: release and fork, 8 seeds an arm, about 45 minutes on two cores
+	$(BIN)/python -m benchmarks.quality
 
 types: setup  ## mypy over conformance/ and patchqueue/
 	$(BIN)/python -m mypy

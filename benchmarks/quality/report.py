@@ -1,0 +1,1 @@
+"""The report of the runs: table, differences with intervals, plot."""
