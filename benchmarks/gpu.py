@@ -31,7 +31,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 STACKS = HERE / "stacks"
-LIMIT = 150  # seconds for one check
+LIMIT = {"cuda": 150, "cpu": 600}  # seconds for one check
 ARGUMENTS: dict[str, dict[str, Any]] = {"cuda": {"use_cpu": False, "bf16": True, "ddp_backend": "gloo"}, "cpu": {}}
 ONE_RANK = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
 FSDP = {"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": "SHARDED_STATE_DICT"}}
@@ -63,7 +63,7 @@ def scenario(name: str, device: str, model: str, folder: Path, **changes: Any) -
     place = changes.pop("place", on_first_device if one.world_size > 1 and device == "cuda" else None)
     settings = {**one.changes.get("arguments", {}), **ARGUMENTS[device], **changes}
     settings = {**one.changes, "trainer": partial(place, build) if place else build, "arguments": settings}
-    row = judge(replace(one, changes=settings), model, folder, limit=LIMIT)
+    row = judge(replace(one, changes=settings), model, folder, limit=LIMIT[device])
     wrong = [f"{key}: {cell.state}, {cell.detail}" for key, cell in row.cells.items() if cell.state != RIGHT]
     skipped = all(cell.state == NOT_APPLICABLE for cell in row.cells.values())
     return "not run: " + next(iter(row.cells.values())).detail if skipped else "; ".join(wrong)
@@ -79,7 +79,7 @@ def evaluated(device: str, model: str, folder: Path) -> str:
     build = runs.sentence_transformer_trainer
     build = partial(on_first_device, build) if device == "cuda" else build
     ddp = replace(BY_NAME["ddp"], changes={"trainer": build, "arguments": ARGUMENTS[device]})
-    cell = judge_weights(ddp, "evaluated", model, folder, limit=LIMIT)
+    cell = judge_weights(ddp, "evaluated", model, folder, limit=LIMIT[device])
     return "" if cell.state == RIGHT else f"{cell.state}, {cell.detail}"
 
 
@@ -87,7 +87,7 @@ def made_twice(device: str, model: str, folder: Path) -> str:
     """Each of two trainings begins with a new model under DDP, equal on both ranks at the end."""
     from conformance.launch import run_ranks
 
-    ranks = run_ranks(2, _train_twice, device, model, str(folder), timeout=LIMIT)
+    ranks = run_ranks(2, _train_twice, device, model, str(folder), timeout=LIMIT[device])
     return "" if ranks[0] == ranks[1] else f"the ranks have other weights: {ranks}"
 
 
@@ -122,7 +122,7 @@ def _train_twice(device: str, model: str, folder: str) -> list[str]:
 
 
 def out_of_memory(device: str, model: str, folder: Path) -> str:
-    """`auto_find_batch_size` where memory runs out in fact: of 4 GiB of the device, or of an address space."""
+    """`auto_find_batch_size` where memory runs out in fact: of 4 GiB of the device, or of the address space."""
     from conformance.runs import Run, train
 
     rows, batch_size = 3000, 2048
@@ -136,14 +136,31 @@ def out_of_memory(device: str, model: str, folder: Path) -> str:
         import resource
 
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**31, resource.RLIM_INFINITY))
+        run = replace(run, trainer=hungry_trainer)
     sizes = [len(batch) for batch in train(run)]
-    if sizes[-1] >= batch_size or max(sizes) != batch_size:
+    if sizes[0] != batch_size or sizes[-1] == batch_size:
         return f"memory did not run out: batches of {sizes}"
-    found = sizes[sizes.index(max(sizes[-2:])) :]
-    wrong = sum(found) != rows or len(set(found[:-1])) > 1
+    found = sizes[next(at for at in range(len(sizes)) if sum(sizes[at:]) <= rows) :]
     print(f"batches of {sizes}", file=sys.stderr)
-    return f"an epoch of {rows} rows had batches of {found}" if wrong else ""
+    return "" if sum(found) == rows and len(set(found[:-1])) == 1 else f"{rows} rows came in batches of {found}"
+
+
+def hungry_trainer(run: Any, arguments: dict[str, Any], dataset: Any) -> Any:
+    """Asks, for its loss, for 1 MiB of memory a row: the small model itself needs next to none."""
+    import torch
+
+    from conformance.runs import sentence_transformer_trainer
+
+    trainer = sentence_transformer_trainer(run, arguments, dataset)
+    loss = trainer.compute_loss
+
+    def compute_loss(model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        torch.empty(len(inputs["label"]), 2**20, dtype=torch.uint8)
+        return loss(model, inputs, *args, **kwargs)
+
+    trainer.compute_loss = compute_loss
+    return trainer
 
 
 Check = Callable[[str, str, Path], str]
@@ -235,11 +252,12 @@ def child(name: str, device: str, stack: str = "fork") -> Any:
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    limit = 2 * LIMIT[device]
     command = [sys.executable, str(HERE / "gpu.py"), "--device", device, "--inside", name]
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=2 * LIMIT)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired:
-        return f"no end after {2 * LIMIT} s"
+        return f"no end after {limit} s"
     if done.returncode:
         return "; ".join(done.stderr.strip().splitlines()[-3:]) or f"status {done.returncode}"
     return json.loads(done.stdout.splitlines()[-1])
