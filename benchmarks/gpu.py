@@ -51,19 +51,23 @@ def with_nccl(build: Any, run: Any, arguments: dict[str, Any], dataset: Any) -> 
     return trainer
 
 
-def scenario(name: str, device: str, model: str, folder: Path, **changes: Any) -> str:
+def scenario(
+    name: str, device: str, model: str, folder: Path, place: Any = None, weighed: bool = True, **changes: Any
+) -> str:
     """What is wrong with a scenario of `conformance`, whole and resumed; an empty string if nothing is."""
     from conformance import runs
-    from conformance.cells import NOT_APPLICABLE, RIGHT
+    from conformance.cells import NOT_APPLICABLE, RIGHT, WEIGHTS
     from conformance.matrix import judge
     from conformance.scenarios import BY_NAME
 
     one = BY_NAME[name]
     build = one.changes.get("trainer", runs.sentence_transformer_trainer)
-    place = changes.pop("place", on_first_device if one.world_size > 1 and device == "cuda" else None)
+    if place is None and one.world_size > 1 and device == "cuda":
+        place = on_first_device
     settings = {**one.changes.get("arguments", {}), **ARGUMENTS[device], **changes}
     settings = {**one.changes, "trainer": partial(place, build) if place else build, "arguments": settings}
-    row = judge(replace(one, changes=settings), model, folder, limit=LIMIT[device])
+    wanted = [name for name in one.applicable() if weighed or name != WEIGHTS]
+    row = judge(replace(one, changes=settings), model, folder, LIMIT[device], wanted)
     wrong = [f"{key}: {cell.state}, {cell.detail}" for key, cell in row.cells.items() if cell.state != RIGHT]
     skipped = all(cell.state == NOT_APPLICABLE for cell in row.cells.values())
     return "not run: " + next(iter(row.cells.values())).detail if skipped else "; ".join(wrong)
@@ -182,7 +186,7 @@ CHECKS: dict[str, Check] = {
 }
 ON_CUDA: dict[str, Check] = {
     "01: NCCL, one rank": partial(scenario, "single", place=with_nccl),
-    "07: FSDP, one rank": partial(scenario, "single", place=with_nccl, **FSDP),
+    "07: FSDP, one rank": partial(scenario, "single", place=with_nccl, weighed=False, **FSDP),
 }
 
 
