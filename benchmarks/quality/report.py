@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from scipy import optimize, stats
+from scipy import stats
 
 from benchmarks.quality.arms import ARMS, BATCH, COMPARISONS, CORPUS, EPOCHS, HELD_OUT, NAMES, PER_EPOCH, ROWS, SEEDS
 from benchmarks.quality.arms import WORLD as PROCESSES
@@ -25,14 +25,14 @@ Written by `make bench-quality`; `benchmarks/quality/__init__.py` has the design
 MiniLM learns names: {sizes}
 On CPU with gloo: {packages}; the release is sentence-transformers 6.2.0.
 
-{differences}
+{state}{differences}
 
 ![Differences with their intervals, and the differences of the seeds](quality.png)
 
 A positive difference is in favour of what is named first. Intervals are of Student's t over pairs by seed, without a
-correction for the number of comparisons. The last column is the smallest true difference that four of five such
-measurements would see. In (d) equal epochs are equal steps: `no_duplicates` draws rows again until it has made the
-steps that it promised.
+correction for the number of comparisons. The last column is the smallest true difference that about four of five such
+measurements would see: the sum of the two quantiles of t, times the standard error. In (d) equal epochs are equal
+steps: `no_duplicates` draws rows again until it has made the steps that it promised.
 
 {arms}
 
@@ -57,17 +57,8 @@ def difference(records: list[Record], one: str, other: str, figure: str) -> Diff
     if len(values) < 3:
         return None
     degrees, error = len(values) - 1, stdev(values) / math.sqrt(len(values))
-    bound = float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees))
-    return Difference(values, mean(values), bound * error, error * _noncentrality(bound, degrees))
-
-
-def _noncentrality(bound: float, degrees: int) -> float:
-    """How many standard errors a true difference has to be for a t test to see it with the wanted power."""
-
-    def lacking(shift: float) -> float:
-        return float(stats.nct.sf(bound, degrees, shift) + stats.nct.cdf(-bound, degrees, shift)) - POWER
-
-    return float(optimize.brentq(lacking, 0.1, 20))
+    bound, power = (float(stats.t.ppf(share, degrees)) for share in ((1 + CONFIDENCE) / 2, POWER))
+    return Difference(values, mean(values), bound * error, (bound + power) * error)
 
 
 def table_of_arms(records: list[Record]) -> list[str]:
@@ -146,7 +137,9 @@ def write(records: list[Record]) -> None:
     """Write the report, the plot and the runs themselves beside each other."""
     records = sorted((each for each in records if each["seed"] in SEEDS), key=lambda each: (each["seed"], each["arm"]))
     stack = ("sentence-transformers", "transformers", "accelerate", "torch")
+    wanted = sum(arm.seeds for arm in ARMS)
     text = TEXT.format(
+        state="" if len(records) == wanted else f"**Not finished: {len(records)} of {wanted} runs were made.**\n\n",
         sizes=f"{ROWS} translations of {NAMES} English names, {EPOCHS} epochs of {PER_EPOCH} steps of "
         f"{PROCESSES} × {BATCH} rows.\n{NAMES * HELD_OUT} held-out translations then look for their name "
         f"among {CORPUS}.",
