@@ -22,7 +22,7 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results" / "default.md"
 ROOT = Path(__file__).parents[1]
-SIZES, ROUNDS = (1_000, 10_000_000), 11
+SIZES, ROUNDS = (1_000, 10_000_000), 5
 STEPS, SKIPPED, BATCH_SIZE = 80, 20, 16
 WHAT = ("import", "first step", "step", "peak memory")
 

@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections import Counter
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from sentence_transformers.planned.duplicates import group_by_value
 from sentence_transformers.planned.false_negatives import count_false_negatives
 
 Record = dict[str, Any]
+PLANNED = partial(PlannedNoDuplicatesBatchSampler, max_skipped=0.05)
+"""By default it refuses to train where more than 1 % of the rows find no place."""
 
 
 class ShortShapes(FixedShapes):
@@ -96,7 +98,7 @@ def columns_of(arm: Arm, seed: int) -> dict[str, list[str]]:
 def trainer_of(arm: Arm, seed: int, columns: dict[str, list[str]], folder: Path, log: Log) -> Trainer:
     """A trainer as a script would make it."""
     model = loaded()
-    sampler: Any = PlannedNoDuplicatesBatchSampler if arm.sampler == "planned" else arm.sampler
+    sampler: Any = PLANNED if arm.sampler == "planned" else arm.sampler
     trainer = Trainer(
         model=model,
         args=SentenceTransformerTrainingArguments(
