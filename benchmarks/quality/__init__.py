@@ -9,7 +9,7 @@ name among 384: the 96 and 288 others. Accuracy@1 and mean reciprocal rank (MRR)
 
 Training: two processes (gloo, one thread each), 16 rows each, 3 epochs of 12 steps, MultipleNegativesRankingLoss,
 AdamW, rate 1e-4 with 10 % warm-up and linear decay. Names have at most 10 tokens, and the word embeddings stay as they
-are, which halves what a step sends and updates: so that 89 runs fit into an hour. The sizes were set by trials, with
+are, which halves what a step sends and updates: so that 81 runs fit into an hour. The sizes were set by trials, with
 seeds that are not measured, of how long a run takes and of how far the model, untrained and trained, is from 0 and 1.
 
 Arms, each with the seeds 0 to 7; an arm and its partner share data, first weights and the seed of dropout:
