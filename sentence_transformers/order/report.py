@@ -30,9 +30,10 @@ from sentence_transformers.sentence_transformer.trainer import SentenceTransform
 from torch import nn
 from torch.utils.data import ConcatDataset, RandomSampler
 
+from sentence_transformers.order.batch_sizes import fitting_batch_sizes
 from sentence_transformers.order.dry_run import DryRun, Step
 from sentence_transformers.order.fingerprint import DIGITS
-from sentence_transformers.order.statistics import Statistics, ValueTable, value_table
+from sentence_transformers.order.statistics import Statistics, ValueTable, hashes_of, value_table
 
 SCHEMA = "order-report/2"
 FREQUENT = 5  # values that are named
@@ -105,6 +106,8 @@ class OrderReport:
         frequent: The most frequent values, the first one leading.
         has_negatives: Whether there are columns that are taken for mined negatives.
         epochless: Names of PyTorch's random samplers to which no epoch can be told.
+        fitting: By rule, the largest batch size at which every row finds a place in planned batches; see
+            :mod:`~sentence_transformers.order.batch_sizes`.
     """
 
     datasets: dict[str, int]
@@ -117,6 +120,7 @@ class OrderReport:
     frequent: list[FrequentValue]
     has_negatives: bool
     epochless: list[str]
+    fitting: dict[str, int]
 
     @property
     def rows(self) -> int:
@@ -173,7 +177,8 @@ def order_report(
         raise ValueError(f"epochs must be an integer of at least 1, but got {epochs!r}: look at an epoch or more.")
     run = DryRun(dataset, args, world_size, loss, trainer_class)
     datasets = list(run.datasets.values())
-    values = value_table(datasets, _EXCLUDED)
+    hashes = hashes_of(datasets, _EXCLUDED)
+    values = value_table(hashes)
     epochless = _epochless(run.batch_sampler)
     looked_at: list[EpochReport] = []
     never = np.ones(run.rows, dtype=bool)
@@ -198,6 +203,7 @@ def order_report(
         frequent=_frequent(datasets, values),
         has_negatives=values.has_negatives,
         epochless=epochless,
+        fitting=fitting_batch_sizes(hashes, run.batch_size, run.world_size),
     )
 
 

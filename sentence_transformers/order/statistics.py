@@ -22,9 +22,10 @@ from datasets import Dataset
 
 Step = list[list[int]]
 Ints = npt.NDArray[np.integer[Any]]
+Hashes = npt.NDArray[np.uint64]
 
 PIECE = 1 << 18  # rows that are counted at a time
-_STRONG = 2  # leading columns whose texts are right for their row: anchor and positive
+STRONG = 2  # leading columns whose texts are right for their row: anchor and positive
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +47,12 @@ class ValueTable:
     @property
     def has_negatives(self) -> bool:
         """Whether there are columns that are taken for mined negatives."""
-        return bool(self.numbers.shape[1] > _STRONG)
+        return bool(self.numbers.shape[1] > STRONG)
 
 
-def value_table(datasets: list[Dataset], excluded: set[str]) -> ValueTable:
+def hashes_of(datasets: list[Dataset], excluded: set[str]) -> list[Hashes]:
     """
-    Number the values that two or more rows share, over all datasets, whose rows are numbered through.
+    The hashes of the values of each dataset that has rows, of shape (rows, columns).
 
     Args:
         datasets: The datasets of a run.
@@ -59,7 +60,16 @@ def value_table(datasets: list[Dataset], excluded: set[str]) -> ValueTable:
     """
     from sentence_transformers.planned.value_hashes import columns_of, hash_values
 
-    parts = [hash_values(dataset, columns_of(dataset, excluded)) for dataset in datasets if len(dataset)]
+    return [hash_values(dataset, columns_of(dataset, excluded)) for dataset in datasets if len(dataset)]
+
+
+def value_table(parts: list[Hashes]) -> ValueTable:
+    """
+    Number the values that two or more rows share, over all datasets, whose rows are numbered through.
+
+    Args:
+        parts: The hashes of each dataset, of shape (rows, columns).
+    """
     hashes = np.zeros((sum(map(len, parts)), max(part.shape[1] for part in parts)), dtype=np.uint64)
     low = 0
     for part in parts:
@@ -142,7 +152,7 @@ def groups_with_duplicates(groups: Ints, rows: Ints, values: ValueTable) -> tupl
     """
     numbers = values.numbers[rows].astype(np.int64)
     held = numbers >= 0  # no number is in two columns of one row, so the columns of a group can be joined
-    strong = np.arange(numbers.shape[1]) < _STRONG
+    strong = np.arange(numbers.shape[1]) < STRONG
     all_groups, strong = (np.broadcast_to(one, numbers.shape)[held] for one in (groups[:, None], strong))
     twice, false = _repeated(all_groups * max(len(values.rows_of), 1) + numbers[held], strong)
     of_rows, _ = _repeated(groups * max(len(values.numbers), 1) + rows, np.ones(len(rows), dtype=bool))

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sentence_transformers.order.batch_sizes import TIMES
 from sentence_transformers.order.fingerprint import FEW_ROWS
 
 if TYPE_CHECKING:
@@ -111,12 +112,25 @@ def _novelty(epoch: EpochReport) -> str:
     return "new" if epoch.same_as is None else f"epoch {epoch.same_as} again"
 
 
+def _fitting(report: OrderReport) -> str:
+    """The batch sizes that planned batches can have, with every row in them."""
+    names = {"false_negatives": "without a false negative", "duplicates": "without a value twice"}
+    if not report.has_negatives:
+        del names["false_negatives"]
+    most = TIMES * report.batch_size
+    sizes = {0: "at none", most: f"up to {most:,} and perhaps more"}
+    said = [f"{sizes.get(size := report.fitting[rule], f'up to {size:,}')} {text}" for rule, text in names.items()]
+    shared = f" (of one process; {report.world_size} take a step)" if report.world_size > 1 else ""
+    return f"Batch sizes{shared} at which planned batches have room for every row: {', '.join(said)}."
+
+
 def notes(report: OrderReport) -> list[str]:
     """What a user should know beside the figures."""
     said = []
     if report.frequent:
         values = ", ".join(f"{one.value} ({one.rows:,} rows)" for one in report.frequent)
         said.append(f"Most frequent values of {', '.join(report.columns)}: {values}.")
+        said.append(_fitting(report))
     else:
         said.append(f"No value of {', '.join(report.columns) or 'any column'} is in two rows.")
     if report.rows_in_no_epoch:

@@ -32,9 +32,9 @@ def check_share(max_skipped: float) -> None:
 
 
 def largest_batch_size(duplicates: Duplicates, most: int, batches_per_step: int = 1) -> int:
-    """The largest batch size up to ``most`` for which the planner finds a place for every row; 0 if there is none.
+    """The largest batch size up to ``most`` for which a brief search finds a place for every row; 0 if there is none.
 
-    It is found by planning, at sizes chosen by bisection.
+    It is found by planning, at sizes chosen by bisection, hence within seconds perhaps a little too small.
 
     Args:
         duplicates: the values that keep rows apart.

@@ -137,7 +137,7 @@ def capacity(duplicates: Duplicates, batch_size: int, drop_last: bool = False, b
 
 
 def fits(duplicates: Duplicates, batch_size: int, batches_per_step: int = 1) -> bool:
-    """Whether the planner finds a place for every row.
+    """Whether a brief search finds a place for every row; then ``capacity`` does, too.
 
     Args:
         duplicates: the values that keep rows apart.
@@ -151,7 +151,7 @@ def fits(duplicates: Duplicates, batch_size: int, batches_per_step: int = 1) -> 
         return True
     rng = Rng(_FIRST, 1)
     order = first_order(duplicates, batch_size, full, tail, rng)
-    return not len(searched(Assignment(duplicates, order, batch_size, full, tail), rng)[1])
+    return not len(searched(Assignment(duplicates, order, batch_size, full, tail), rng, briefly=True)[1])
 
 
 def plan_epoch(duplicates: Duplicates, capacity: Capacity, seed: int, epoch: int) -> Plan:

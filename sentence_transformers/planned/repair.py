@@ -35,6 +35,7 @@ _PATIENCE = 2
 _EXCHANGES = 16
 _DENSE, _DENSE_IF_FEW, _MANY_ROWS = 0.7, 0.3, 1 << 16  # conflicts with a random batch
 _LONG, _SHORT = 1000, 100  # rounds of the tabu search without progress
+_HOPELESS = 0.25  # share of the rows that conflict before that search; none was seen to succeed above 0.1
 
 
 def repaired(assignment: Assignment, rng: Rng, batches_per_step: int = 1) -> Assignment:
@@ -49,16 +50,17 @@ def repaired(assignment: Assignment, rng: Rng, batches_per_step: int = 1) -> Ass
     return leave_out(assignment, conflicting, rng, batches_per_step) if len(conflicting) else assignment
 
 
-def searched(assignment: Assignment, rng: Rng) -> tuple[Assignment, Rows]:
+def searched(assignment: Assignment, rng: Rng, briefly: bool = False) -> tuple[Assignment, Rows]:
     """An assignment to as many batches, and the rows that still conflict.
 
     Args:
         assignment: the first one; it is changed.
         rng: random choices.
+        briefly: give up soon where much speaks against success.
     """
     if _is_dense(assignment):
         assignment = first_fit(assignment, rng)
-    return assignment, _moved(assignment, assignment.conflicting(), rng)
+    return assignment, _moved(assignment, assignment.conflicting(), rng, briefly=briefly)
 
 
 def _is_dense(assignment: Assignment) -> bool:
@@ -67,13 +69,15 @@ def _is_dense(assignment: Assignment) -> bool:
     return fits_tables(assignment) and density(assignment) > least
 
 
-def _moved(assignment: Assignment, conflicting: Rows, rng: Rng, left_out: bool = False) -> Rows:
+def _moved(assignment: Assignment, conflicting: Rows, rng: Rng, left_out: bool = False, briefly: bool = False) -> Rows:
     """Move rows by both searches, in the order that suits them; returns the rows that still conflict."""
     searchable = fits_tables(assignment)
     if not _is_dense(assignment):
         conflicting = swap_rounds(assignment, conflicting, rng, left_out)
+    if briefly and len(conflicting) > _HOPELESS * len(assignment.order):
+        return conflicting
     if searchable and len(conflicting):
-        return tabu_search(assignment, rng, _SHORT if left_out else _LONG)
+        return tabu_search(assignment, rng, _SHORT if left_out or briefly else _LONG)
     return conflicting
 
 

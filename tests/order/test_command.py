@@ -40,7 +40,9 @@ def report_of(epochs: int, rows: int = 999_936, again: int | None = None) -> Ord
         EpochReport(number, 1953, 7812, rows, 0, out, 7812, 1953, 7, 9, 0, f"{number:06x}", again if number else None)
         for number in range(epochs)
     ]
-    return OrderReport({"train": 1_000_000}, ["text"], "DefaultBatchSampler", 4, 128, looked_at, 0, [], True, [])
+    fitting = {"false_negatives": 0, "duplicates": 0}
+    data = {"train": 1_000_000}
+    return OrderReport(data, ["text"], "DefaultBatchSampler", 4, 128, looked_at, 0, [], True, [], fitting)
 
 
 def shown(report: OrderReport, width: int) -> list[str]:

@@ -9,7 +9,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentence_transformers.order.statistics import Statistics, value_table
+from sentence_transformers.order.statistics import Statistics, hashes_of, value_table
 
 TEXTS = st.lists(
     st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("abcxyzuvw"), st.sampled_from("axnm")),
@@ -40,7 +40,7 @@ def test_counts_are_as_by_hand(columns: int, rows: list[tuple[str, ...]], data: 
     """Rows used and repeated; batches and steps with a value twice, or with a false negative, whatever the batches."""
     batch = st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=5)
     steps = data.draw(st.lists(st.lists(batch, min_size=2, max_size=2), min_size=1, max_size=8))
-    counted = Statistics(value_table([as_dataset(rows, columns)], set()))
+    counted = Statistics(value_table(hashes_of([as_dataset(rows, columns)], set())))
     assert list(counted.passing(iter(steps))) == steps
     rows = [row[:columns] for row in rows]
     times = Counter(row for step in steps for one in step for row in one)
@@ -58,7 +58,7 @@ def test_counts_are_as_by_hand(columns: int, rows: list[tuple[str, ...]], data: 
 def test_values_are_counted_over_all_datasets(first: list[tuple[str, ...]], second: list[tuple[str, ...]]) -> None:
     """Rows are numbered through; a dataset of fewer columns, or of none that counts, adds no value of its own."""
     bare = Dataset.from_dict({"label": [0, 0]})
-    values = value_table([as_dataset(first, 2), as_dataset(second, 1), bare], {"label"})
+    values = value_table(hashes_of([as_dataset(first, 2), as_dataset(second, 1), bare], {"label"}))
     texts = [set(row[:2]) for row in first] + [{row[0]} for row in second] + [set(), set()]
     sizes = Counter(text for row in texts for text in row)
     assert sorted(values.rows_of) == sorted(count for count in sizes.values() if count > 1)
@@ -68,7 +68,8 @@ def test_values_are_counted_over_all_datasets(first: list[tuple[str, ...]], seco
 def test_steps_are_counted_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """The counts do not depend on how many rows are counted at a time."""
     steps = [[[0, 1], [2, 3]], [[0, 2], []], [[1, 1], [3, 0]]]
-    values = value_table([as_dataset([("a", "x"), ("b", "x"), ("a", "y"), ("d", "z")], 2)], set())
+    rows = [("a", "x"), ("b", "x"), ("a", "y"), ("d", "z")]
+    values = value_table(hashes_of([as_dataset(rows, 2)], set()))
     counts = []
     for piece in (1, 1000):
         monkeypatch.setattr("sentence_transformers.order.statistics.PIECE", piece)
