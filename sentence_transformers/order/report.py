@@ -3,7 +3,8 @@
 Guarantee: the figures are those of the batches that a run with these arguments reads on ``world_size`` processes, see
 :mod:`~sentence_transformers.order.dry_run`. Nothing is trained, and neither the data nor the arguments are changed.
 
-Cost: linear in rows × columns but for the sorts; each epoch is drawn and counted once.
+Cost: linear in rows × columns but for the sorts; each epoch is drawn and counted once, and some are planned, see
+:mod:`~sentence_transformers.order.batch_sizes`.
 
 From a terminal: ``python -m sentence_transformers.order --help``.
 """
