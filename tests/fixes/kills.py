@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -87,9 +88,10 @@ def cut_short(run: Run, seed: int, launch: Launch) -> str:
     return "no rank was killed"
 
 
-def has_checkpoint(folder: Path) -> bool:
-    """Whether the first checkpoint was finished: a run without one begins anew."""
-    return any(folder.glob("checkpoint-*/trainer_state.json"))
+def is_whole(checkpoint: Path) -> bool:
+    """Whether both ranks finished their files: the state, and the random states, which are archives."""
+    random_states = checkpoint.glob("rng_state_*.pth")
+    return (checkpoint / "trainer_state.json").is_file() and all(map(zipfile.is_zipfile, random_states))
 
 
 def resumed(run: Run, launch: Launch = run_ranks) -> list[Steps] | str:
@@ -106,11 +108,15 @@ def differs(mode: str, model: str, whole: list[Steps], seed: int, launch: Launch
         run = run_of(Path(folder), model, mode)
         how = cut_short(run, seed, launch)
         left = sorted(path.name for path in Path(folder).glob("checkpoint-*"))
-        if not has_checkpoint(Path(folder)):
+        if not left:
             return ""
+        some_whole = any(map(is_whole, Path(folder).glob("checkpoint-*")))
         after = resumed(run, launch)
+        if not some_whole:
+            expected = isinstance(after, str) and f"Every checkpoint in {folder} is incomplete: checkpoint-" in after
+            return "" if expected else f"{how[:200]}; left {left}, not whole; resumed nevertheless: {after[-400:]}"
         if isinstance(after, str):
-            return f"{how[:200]}; left {left}; the resume failed: {after[-400:]}"
+            return f"{how[:200]} ({seed}); left {left}; the resume failed: {after[-400:]}"
         rest = [steps[len(steps) - len(others) :] for steps, others in zip(whole, after)]
         begun = {len(whole[0]) - len(others) for others in after}
         if after != rest or not begun <= set(range(SAVE_STEPS, 13, SAVE_STEPS)):
