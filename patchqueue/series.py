@@ -52,8 +52,6 @@ class Line:
     series: Path
     modules: Path | None = None  # the checkout's copies of own modules; None: they are kept in the patches alone
     features: tuple[str, ...] = ()  # packages that are shipped from the checkout, in no patch
-    local_version: str = ""
-    extras: tuple[tuple[str, tuple[str, ...]], ...] = ()  # names of our own, with their requirements
 
     @classmethod
     def load(cls, root: Path) -> Line:
@@ -66,9 +64,7 @@ class Line:
                 f"Run this in a git checkout, or name the line's folder."
             ) from error
         modules = root / table["modules"] if "modules" in table else None
-        extras = tuple((name, tuple(requires)) for name, requires in table.get("extras", {}).items())
-        features = tuple(table.get("features", ()))
-        return cls(root, root / table["series"], modules, features, table["local-version"], extras)._complete()
+        return cls(root, root / table["series"], modules, tuple(table.get("features", ())))._complete()
 
     @classmethod
     def find(cls, name: str, checkout: Path) -> Line:
