@@ -51,8 +51,9 @@ def unpack(line: Line) -> Path:
     _remember(line, tree)
     if faults:
         raise PatchQueueError(
-            "\n".join(faults) + f"\nTheir branches in {tree} stand at their start: put there what is to be (git "
-            "switch, git am -3; CONTRIBUTING.md, 'Move to a new release'), then refresh."
+            "\n".join(faults)
+            + f"\nTheir branches in {tree} stand at their start; see CONTRIBUTING.md, 'Move to a new "
+            "release'."
         )
     return tree
 

@@ -117,10 +117,16 @@ def _apply(patches: list[Path], tree: Path, branch: str, start: str, *, exact: b
         # Neither -3 nor --reject: half an application is none. Line ends are part of the patch.
         git(tree, "am", "--quiet", "--keep-cr", *(str(patch.resolve()) for patch in patches))
     except PatchQueueError as error:
-        failed = _failed_hunk(patches, tree, str(error))
-        if (tree / ".git" / "rebase-apply").exists():
+        session, patch = tree / ".git" / "rebase-apply", patches[0]
+        on = git(tree, "log", "-1", "--format=%s").strip()
+        if session.exists():
+            patch = patches[int((session / "next").read_text()) - 1]
             git(tree, "am", "--abort")
-        raise failed from error
+        raise PatchQueueError(
+            f"{patch.parent.name}/{patch.name} does not apply on top of '{on}'. {error}\n"
+            f"Made for another release? Unpack, and in that tree git switch {patch.parent.name}, git am -3 the patch. "
+            f"Do two fixes change the same lines? Move those of one, there. Then refresh."
+        ) from error
     options = ("--reverse", "--format=tformat:commit", "--raw", "--no-abbrev", "--no-renames")
     commits = git(tree, "log", *options, f"{start}..HEAD").split("commit\n")[1:]
     if len(commits) != len(patches):
@@ -137,23 +143,6 @@ def _apply(patches: list[Path], tree: Path, branch: str, start: str, *, exact: b
                 f"{', '.join(differing)}. A patch edited by hand, made with other options, or made on the stack in "
                 f"place of the release? Export it again with unpack and refresh."
             )
-
-
-def _failed_hunk(patches: list[Path], tree: Path, said: str) -> PatchQueueError:
-    """The patch, file, line, expected and found lines of the first hunk that git refused."""
-    session = tree / ".git" / "rebase-apply" / "next"
-    patch = patches[int(session.read_text()) - 1] if session.is_file() else patches[0]
-    name, on = f"{patch.parent.name}/{patch.name}", git(tree, "log", "-1", "--format=%s").strip()
-    where = re.search(r"patch failed: (.+):(\d+)$", said, re.MULTILINE)
-    if where is None:
-        return PatchQueueError(f"{name} does not apply on top of '{on}'.\n{said}")
-    path, start = where[1], int(where[2])
-    section = patch.read_text("utf-8").partition(f"diff --git a/{path} ")[2].partition("\ndiff --git ")[0]
-    hunk = re.search(rf"^@@ -{start}[, ].*\n((?:[ +\-\\].*\n?)*)", section, re.MULTILINE)
-    expected = [f"  expected: {text[1:]}" for text in hunk[1].splitlines() if text[0] in " -"] if hunk else []
-    found = (tree / path).read_text("utf-8").splitlines()[start - 1 :][: len(expected)]
-    lines = [f"{name} does not apply to {path}, line {start}, on top of '{on}':", *expected]
-    return PatchQueueError("\n".join([*lines, *(f"  found:    {text}" for text in found)]))
 
 
 def _compare_checkout(line: Line, tree: Path) -> None:

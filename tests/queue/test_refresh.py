@@ -85,7 +85,8 @@ def test_a_fix_that_does_not_apply_is_named_and_waits_to_be_applied(checkout: Pa
     kept = (line.series / PATCHES[SECOND]).read_bytes()
     rewrite(line.series / PATCHES[SECOND], "-import os\n", "-import so\n")
     said = queue(checkout, "unpack", check=False).stdout
-    assert f"{PATCHES[SECOND]} does not apply to {HOOKED}" in said and "stand at their start" in said
+    assert f"{PATCHES[SECOND]} does not apply" in said and f"error: patch failed: {HOOKED}:" in said
+    assert f"git switch {SECOND}, git am -3" in said and "stand at their start" in said
     assert len(subjects(line.scratch, SECOND)) == 1 and len(subjects(line.scratch, THIRD)) == 3
     moved = series(checkout)
     assert f"has no commit on {SECOND}" in queue(checkout, "refresh", check=False).stdout
@@ -214,7 +215,7 @@ def replace_tree(folder: Path) -> None:
         (commit_on_the_stack, "has commits on stack, which is made from the other branches"),
         (drop_the_commits, f"has no commit on {SECOND}"),
         (merge, "holds merges, a series cannot"),
-        (collide, f"{PATCHES[SECOND]} does not apply to {HOOKED}"),
+        (collide, f"{PATCHES[SECOND]} does not apply on top of 'Add a toy module'"),
         (replace_tree, "was not made by `python -m patchqueue unpack`"),
     ],
 )
