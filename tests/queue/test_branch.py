@@ -69,12 +69,14 @@ def log(clone: Path, name: str) -> list[str]:
 
 
 def test_a_fix_becomes_a_branch_and_the_text_is_printed(line: Line, fixes: dict[str, Path], clone: Path) -> None:
-    """From the tag of the release; what is checked out stays as it is, and one push is left."""
+    """From the tag of the release; what is checked out stays as it is, work included, and one push is left."""
+    (clone / HOOKED).write_text("work\n")
     before = run(clone, "git", "status", "--branch", "--porcelain").stdout
     said = branch(line, fixes[SECOND], clone, "v6.2.0")
     assert log(clone, "toy-hook") == ["A Contributor, A Maintainer: Hook the toy in"]
     assert run(clone, "git", "diff", "--name-only", "HEAD", "toy-hook").stdout.split() == [HOOKED_TOO, HOOKED]
     assert run(clone, "git", "status", "--branch", "--porcelain").stdout == before
+    assert (clone / HOOKED).read_text() == "work\n"
     assert "git push <your fork> toy-hook" in said
     assert said.endswith("\n\nTitle: A toy\n\nSymptom, cause, change.")
 
@@ -178,11 +180,6 @@ def gone(clone: Path) -> None:
     commit_all(clone, "gone")
 
 
-def dirty(clone: Path) -> None:
-    """Somebody is at work."""
-    (clone / HOOKED).write_text("work\n")
-
-
 def another_project(clone: Path) -> None:
     """A clone of something else."""
     run(clone, "git", "rm", "--quiet", "-r", PACKAGE)
@@ -214,7 +211,6 @@ def no_clone(clone: Path) -> None:
     [
         (conflict, f"{PATCHES[SECOND]} does not apply to {HOOKED_TOO}: made for sentence-transformers==6.2.0"),
         pytest.param(gone, f"{PATCHES[SECOND]} does not apply to {HOOKED_TOO}: made for", marks=pytest.mark.wide),
-        (dirty, f"has uncommitted changes in 1 files ({HOOKED}"),
         (another_project, f"is no clone of sentence-transformers: HEAD has no {PACKAGE}/__init__.py"),
         (nameless, "does not know who commits"),
         (there_already, "has a branch toy-hook already"),
