@@ -13,7 +13,7 @@ from pathlib import Path
 
 from patchqueue.git import PatchQueueError, git, run
 from patchqueue.scratch import unpack
-from patchqueue.series import Line, mails, promised
+from patchqueue.series import Line, mails, paths
 
 _OURS = re.compile(rb"^(?:Forwarded|Drop-When|Needs): .*\n(?: .*\n)*", re.MULTILINE)
 """Trailers for this queue alone."""
@@ -97,7 +97,7 @@ def _commit(line: Line, fix: Path, tree: Path, who: dict[str, str]) -> str:
     for diff in sorted(fix.glob("*.diff")):
         _try(line, diff, tree, "apply", "--3way", str(diff.resolve()))
         git(tree, "commit", "--quiet", "--amend", "--all", "--no-edit", **who)
-    there = sorted({path for patch in mails(fix) for path, _, _ in promised(patch)}.difference(made))
+    there = sorted(paths(fix).difference(made))
     return f"committed; there already: {', '.join(there)}" if there else "committed"
 
 

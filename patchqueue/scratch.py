@@ -13,11 +13,10 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from operator import itemgetter
 from pathlib import Path
 
 from patchqueue.git import PatchQueueError, git
-from patchqueue.series import FOLDERS, Line, mails, promised
+from patchqueue.series import FOLDERS, Line, mails, paths, promised
 from patchqueue.tree import PRISTINE, STACK, apply_alone, apply_stack, start_tree, tree_id
 
 EXPORT = (
@@ -33,28 +32,24 @@ _COMMENT = "# The git tree of the release with all fixes: written by refresh, co
 
 def unpack(line: Line) -> Path:
     """Make the tree from the series, the stack checked out; one made from this very series is kept, work included."""
-    tree = line.scratch
-    if tree.exists():
-        if _made_from(tree) == line.digest:
-            return tree
-        if _unfinished(tree) or _moved(tree):
-            raise PatchQueueError(
-                f"{tree} holds work which is not in the series, and the series changed since it was unpacked. "
-                f"Save the work (git format-patch), delete the tree, unpack, and apply it there (git am -3)."
-            )
-        shutil.rmtree(tree)
+    tree, made_from = line.scratch, line.scratch / ".git" / "patchqueue"
+    if made_from.is_file() and made_from.read_text() == line.digest:
+        return tree
+    if tree.exists() and (not made_from.is_file() or _work(tree)):
+        raise PatchQueueError(
+            f"{tree} holds work which is not in the series, and was not unpacked from the series as it is now. Save "
+            f"the work (git format-patch), delete the tree, unpack, and apply it there (git am -3)."
+        )
     fresh = tree.with_name(f"{tree.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     start_tree(line, fresh)
+    faults = lay_out(line, fresh)
+    _remember(line, fresh)
+    shutil.rmtree(tree, ignore_errors=True)
     fresh.rename(tree)
-    faults = lay_out(line, tree)
-    _remember(line, tree)
     if faults:
-        raise PatchQueueError(
-            "\n".join(faults)
-            + f"\nTheir branches in {tree} stand at their start; see CONTRIBUTING.md, 'Move to a new "
-            "release'."
-        )
+        start = f"{tree} has their branches at their start: CONTRIBUTING.md, 'Move to a new release'."
+        raise PatchQueueError("\n".join([*faults, start]))
     return tree
 
 
@@ -84,16 +79,17 @@ def refresh(line: Line) -> list[Path]:
                 f"{tree} has no commit on {', '.join(lost)}: git branch --force NAME refs/unpacked/NAME; "
                 f"or, to drop a fix, delete its folder in {line.series} and unpack."
             )
-        try:
-            apply_stack(fresh, tree)
-        finally:
-            git(tree, "checkout", "--quiet", STACK)
+        apply_stack(fresh, tree)
         new = {line.series / patch.relative_to(fresh.series): patch.read_bytes() for patch in fresh.patches}
         new |= {file: (tree / path).read_bytes() for path, file in fresh.own_files().items()}
     new[line.tree_id] = f"{_COMMENT}{tree_id(tree)}\n".encode()
     gone = {*line.patches, *line.own_files().values()} - set(new)
     changed = {file: data for file, data in new.items() if not file.is_file() or file.read_bytes() != data}
-    _write(changed, gone)
+    for file, data in changed.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    for file in gone:
+        file.unlink(missing_ok=True)
     _remember(line, tree)
     return sorted({*changed, *gone})
 
@@ -171,14 +167,6 @@ def _follow(tree: Path, branch: str) -> None:
             raise
 
 
-def _made_from(tree: Path) -> str:
-    """The digest of the series that the tree was made from, or last exported as."""
-    try:
-        return (tree / ".git" / "patchqueue").read_text()
-    except OSError as error:
-        raise PatchQueueError(f"{tree} was not made by `python -m patchqueue unpack`: move it away first.") from error
-
-
 def _remember(line: Line, tree: Path) -> None:
     (tree / ".git" / "patchqueue").write_text(line.digest)
     git(tree, "fetch", "--quiet", "--prune", ".", "+refs/heads/*:refs/unpacked/*")
@@ -186,29 +174,26 @@ def _remember(line: Line, tree: Path) -> None:
 
 def _unfinished(tree: Path) -> str:
     """What has not become a commit; a stopped am or rebase leaves a clean tree, but fewer commits than patches."""
-    stopped = any((tree / ".git" / name).exists() for name in ("rebase-apply", "rebase-merge"))
+    stopped = any((tree / ".git").glob("rebase-*"))
     return "an unfinished am or rebase" if stopped else git(tree, "status", "--porcelain").rstrip()
 
 
-def _moved(tree: Path) -> set[str]:
-    """The branches that are not where unpack or refresh left them."""
-    kinds = ("heads", "unpacked")
-    listed = [
-        git(tree, "for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", f"refs/{kind}") for kind in kinds
-    ]
-    heads, unpacked = (set(text.splitlines()) for text in listed)
-    return {head.split()[0] for head in heads - unpacked}
+def _work(tree: Path) -> str:
+    """What is not in the series, or not any more: changes, commits and stashes."""
+    return _unfinished(tree) or git(
+        tree, "rev-list", "HEAD", "--branches", "--glob=refs/stash*", "--not", "--glob=refs/unpacked/*"
+    )
 
 
 def _refuse(tree: Path) -> None:
-    """Only clean, linear branches may replace the series."""
+    """Only clean, linear branches may replace the series, and no commit may lie beside them."""
     unfinished = _unfinished(tree)
     if unfinished:
         raise PatchQueueError(f"{tree} has uncommitted work; commit or discard it, then refresh:\n{unfinished}")
-    if STACK in _moved(tree):
+    if git(tree, "rev-list", "HEAD", "--branches", "--not", "--glob=refs/unpacked/*", f"--branches={FOLDERS}"):
         raise PatchQueueError(
-            f"{tree} has commits on {STACK}, which is made from the other branches. Put each on that of its fix (git "
-            f"switch, git cherry-pick), then git branch --force {STACK} refs/unpacked/{STACK}, and refresh."
+            f"{tree} has commits on {STACK}, which is made from the fixes' branches, or on none of these. Put each on "
+            f"its fix's (git switch, git cherry-pick), then git branch --force {STACK} refs/unpacked/{STACK}, refresh."
         )
     if git(tree, "rev-list", "--merges", "--branches", f"^{PRISTINE}"):
         raise PatchQueueError(f"{tree} holds merges, a series cannot: rebase onto {PRISTINE}, then refresh.")
@@ -217,15 +202,14 @@ def _refuse(tree: Path) -> None:
 def _take_over(line: Line, tree: Path) -> None:
     """Put own modules that were edited in the checkout into the commit that creates them, the last of its branch."""
     for path, file in line.own_files().items():
-        *others, fix = sorted(
-            {patch.parent.name for patch in line.patches if path in map(itemgetter(0), promised(patch))}
-        )
-        unpacked = git(tree, "rev-parse", "--revs-only", f"refs/unpacked/{fix}:{path}")  # nothing: it did not apply
-        if not unpacked or not file.is_file():
+        *others, fix = (each.name for each in line.fixes if path in paths(each))
+        refs = (f"refs/unpacked/{fix}", fix)
+        unpacked, now = (git(tree, "rev-parse", "--revs-only", f"{ref}:{path}") for ref in refs)
+        if not unpacked or not file.is_file():  # the fix did not apply, or the module is deleted
             continue
         if git(tree, "hash-object", "--no-filters", str(file.resolve())) == unpacked:
             continue
-        if others or git(tree, "rev-parse", "--revs-only", f"{fix}:{path}") != unpacked:
+        if others or now != unpacked:
             raise PatchQueueError(
                 f"{path} was edited in {file}, but is not of {fix} alone or has changed on that branch, too: make the "
                 f"edit there, in {tree}, restore {file}, and refresh."
@@ -233,14 +217,3 @@ def _take_over(line: Line, tree: Path) -> None:
         git(tree, "checkout", "--quiet", fix)
         shutil.copyfile(file, tree / path)
         git(tree, "commit", "--quiet", "--amend", "--no-edit", "--", path)
-
-
-def _write(new: dict[Path, bytes], gone: set[Path]) -> None:
-    """Replace files, each whole or not at all."""
-    for file, data in new.items():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_name(f"{file.name}.new")
-        beside.write_bytes(data)
-        beside.replace(file)
-    for file in gone:
-        file.unlink(missing_ok=True)

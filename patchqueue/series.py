@@ -38,6 +38,11 @@ def mails(fix: Path) -> list[Path]:
     return sorted(fix.glob("*.patch"))
 
 
+def paths(fix: Path) -> set[str]:
+    """The files that the patches of a fix change."""
+    return {path for patch in mails(fix) for path, _, _ in promised(patch)}
+
+
 def needs(fix: Path) -> str:
     """The fix that this one stands on; empty where that is the release, as it should be."""
     message = mails(fix)[-1].read_text("utf-8").partition("\ndiff --git ")[0]

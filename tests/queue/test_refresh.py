@@ -86,7 +86,7 @@ def test_a_fix_that_does_not_apply_is_named_and_waits_to_be_applied(checkout: Pa
     rewrite(line.series / PATCHES[SECOND], "-import os\n", "-import so\n")
     said = queue(checkout, "unpack", check=False).stdout
     assert f"{PATCHES[SECOND]} does not apply" in said and f"error: patch failed: {HOOKED}:" in said
-    assert f"git switch {SECOND}, git am -3" in said and "stand at their start" in said
+    assert f"git switch {SECOND}, git am -3" in said and "branches at their start" in said
     assert len(subjects(line.scratch, SECOND)) == 1 and len(subjects(line.scratch, THIRD)) == 3
     moved = series(checkout)
     assert f"has no commit on {SECOND}" in queue(checkout, "refresh", check=False).stdout
@@ -183,6 +183,12 @@ def commit_on_the_stack(folder: Path) -> None:
     commit(toy_line(folder).scratch, "Lost")
 
 
+def commit_beside(folder: Path) -> None:
+    """A branch that is no fix's, which the series would lack and the next tree as well."""
+    run(toy_line(folder).scratch, "git", "switch", "--quiet", "--create", "wip", FIRST)
+    commit_on_the_stack(folder)
+
+
 def drop_the_commits(folder: Path) -> None:
     """A branch reset to the release."""
     run(toy_line(folder).scratch, "git", "branch", "--quiet", "--force", SECOND, "pristine")
@@ -212,11 +218,12 @@ def replace_tree(folder: Path) -> None:
         (edit_both_sides, "or has changed on that branch, too"),
         (edit_without_commit, "has uncommitted work"),
         (move_series_on, "holds work which is not in the series"),
-        (commit_on_the_stack, "has commits on stack, which is made from the other branches"),
+        (commit_on_the_stack, "has commits on stack, which is made from the fixes' branches"),
         (drop_the_commits, f"has no commit on {SECOND}"),
         (merge, "holds merges, a series cannot"),
         (collide, f"{PATCHES[SECOND]} does not apply on top of 'Add a toy module'"),
-        (replace_tree, "was not made by `python -m patchqueue unpack`"),
+        (replace_tree, "was not unpacked from the series as it is now"),
+        (commit_beside, "or on none of these"),
     ],
 )
 def test_refresh_refuses_and_writes_nothing(checkout: Path, spoil: Callable[[Path], None], message: str) -> None:
