@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,6 @@ def mark_modified(line: Line, tree: Path) -> None:
         if not name.endswith(".py"):
             raise PatchQueueError(f"{name} is patched but cannot carry a notice: a series may modify .py files only.")
         lines = (tree / name).read_text("utf-8").splitlines(keepends=True)
-        leading = 0
-        while leading < 2 and lines[leading:] and _MUST_LEAD.match(lines[leading]):
-            leading += 1
-        lines.insert(leading, notice)
+        leading = list(takewhile(_MUST_LEAD.match, lines[:2]))
+        lines.insert(len(leading), notice)
         (tree / name).write_text("".join(lines), "utf-8", newline="\n")

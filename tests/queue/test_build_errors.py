@@ -105,9 +105,9 @@ def another_version(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "messages"),
     [
-        (no_patches, ["has no upstream.txt", "not the whole checkout"]),
-        (empty_series, ["holds no *.patch in any folder NN-name"]),
-        pytest.param(empty_folder, [f"holds no *.patch in {SECOND}"], marks=pytest.mark.wide),
+        (no_patches, ["is no whole series: it has no upstream.txt", "from the whole repository"]),
+        (empty_series, ["or no *.patch in any folder NN-name"]),
+        pytest.param(empty_folder, [f"or no *.patch in {SECOND}"], marks=pytest.mark.wide),
         (lost_folder, ["apply, but to another tree", "a folder was added or lost"]),
         pytest.param(
             wrong_pin, ["Expected sha256", "serves another file than the pinned one"], marks=pytest.mark.wide
@@ -128,10 +128,10 @@ def another_version(folder: Path) -> None:
             ["sentence_transformers/toy_feature/notes.txt: created by no patch"],
             marks=pytest.mark.wide,
         ),
-        pytest.param(missing_feature, ["'toy_feature'", "or the checkout has none"], marks=pytest.mark.wide),
+        pytest.param(missing_feature, ["/toy_feature,", "or the checkout has none"], marks=pytest.mark.wide),
         pytest.param(
             feature_of_upstreams_name,
-            ["'base'", "the release has a sentence_transformers/base of its own"],
+            ["/base,", "the release has a folder of that name"],
             marks=pytest.mark.wide,
         ),
         pytest.param(

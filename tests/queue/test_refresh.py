@@ -206,6 +206,14 @@ def collide(folder: Path) -> None:
     amend(toy_line(folder).scratch, SECOND, HOOKED, "\nimport json\n", "\nimport ujson\n")
 
 
+def create_anothers_module(folder: Path) -> None:
+    """Two fixes that create the same own module."""
+    tree = toy_line(folder).scratch
+    run(tree, "git", "switch", "--quiet", "--create", "04-again", "pristine")
+    (tree / OWN).write_text("AGAIN = True\n")
+    commit(tree, "Add it again")
+
+
 def replace_tree(folder: Path) -> None:
     """A folder in the tree's place that is no repository."""
     shutil.rmtree(toy_line(folder).scratch)
@@ -222,6 +230,7 @@ def replace_tree(folder: Path) -> None:
         (drop_the_commits, f"has no commit on {SECOND}"),
         (merge, "holds merges, a series cannot"),
         (collide, f"{PATCHES[SECOND]} does not apply on top of 'Add a toy module'"),
+        (create_anothers_module, "does not apply on top of 'Count the toys'"),
         (replace_tree, "was not unpacked from the series as it is now"),
         (commit_beside, "or on none of these"),
     ],
