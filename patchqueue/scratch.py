@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from patchqueue.git import PatchQueueError, git
-from patchqueue.series import FOLDERS, Line, mails, paths, promised
+from patchqueue.series import FOLDERS, Line, mails, paths
 from patchqueue.tree import PRISTINE, STACK, apply_alone, apply_stack, start_tree, tree_id
 
 EXPORT = (
@@ -54,9 +54,14 @@ def unpack(line: Line) -> Path:
 
 
 def lay_out(line: Line, tree: Path) -> list[str]:
-    """Make the branches of a tree that holds the release; what does not apply. The stack only if each fix does."""
-    faults = [said for fix in line.fixes for said in _fault(apply_alone, fix, tree)]
-    return faults or _fault(apply_stack, line, tree)
+    """Make the branches of a tree that holds the release, the stack last; what does not apply."""
+    faults = []
+    for step in (*(partial(apply_alone, fix) for fix in line.fixes), partial(apply_stack, line)):
+        try:
+            step(tree)
+        except PatchQueueError as error:
+            faults.append(str(error))
+    return faults
 
 
 def refresh(line: Line) -> list[Path]:
@@ -117,8 +122,6 @@ def link_farm(line: Line) -> None:
     targets = {path: tree / path for path in git(tree, "ls-files", "--", line.source).splitlines()}
     targets |= line.own_files() | {f"{line.source}/{name}": line.root / line.source / name for name in line.features}
     for path, target in targets.items():
-        if not target.exists():
-            raise PatchQueueError(f"{target} is missing: restore it with git, then install again.")
         (farm / path).parent.mkdir(parents=True, exist_ok=True)
         try:
             (farm / path).symlink_to(target.resolve())
@@ -128,25 +131,14 @@ def link_farm(line: Line) -> None:
 
 def _one_place(tree: Path, patch: Path) -> bool:
     """Whether what each hunk of a mail removes and keeps stands once in the file that it changes."""
-    text = patch.read_text("utf-8")
-    for _, before, _ in promised(patch):
-        if before.strip("0"):
-            found = f"\n{git(tree, 'cat-file', 'blob', before)}"
-            section = text.partition(f"\nindex {before}..")[2].partition("\ndiff --git ")[0]
-            for hunk in re.split(r"^@@ .*\n", section, flags=re.MULTILINE)[1:]:
-                old = "".join(line[1:] for line in hunk.splitlines(keepends=True) if line[0] in " -")
-                place = found.find(f"\n{old}")
-                if found.find(f"\n{old}", place + 1) >= 0:
-                    return False
+    sections = re.findall(r"^index (\w+)\..*\n--- .*\n.*\n((?:[@ +\\-].*\n)*)", patch.read_text("utf-8"), re.MULTILINE)
+    for before, hunks in sections:
+        found = "\n" + (git(tree, "cat-file", "blob", before) if before.strip("0") else "")
+        for hunk in re.split(r"^@@ .*\n", hunks, flags=re.MULTILINE)[1:]:
+            old = "\n" + "".join(line[1:] for line in hunk.splitlines(keepends=True) if line[0] in " -")
+            if found.find(old, found.find(old) + 1) >= 0:
+                return False
     return True
-
-
-def _fault(step: Callable[..., None], *arguments: object) -> list[str]:
-    try:
-        step(*arguments)
-    except PatchQueueError as error:
-        return [str(error)]
-    return []
 
 
 def _needs(tree: Path, branch: str) -> str:
@@ -205,9 +197,8 @@ def _take_over(line: Line, tree: Path) -> None:
         *others, fix = (each.name for each in line.fixes if path in paths(each))
         refs = (f"refs/unpacked/{fix}", fix)
         unpacked, now = (git(tree, "rev-parse", "--revs-only", f"{ref}:{path}") for ref in refs)
-        if not unpacked or not file.is_file():  # the fix did not apply, or the module is deleted
-            continue
-        if git(tree, "hash-object", "--no-filters", str(file.resolve())) == unpacked:
+        # The fix did not apply, or the module is deleted, or not edited.
+        if not unpacked or not file.is_file() or git(tree, "hash-object", "--no-filters", str(file)) == unpacked:
             continue
         if others or now != unpacked:
             raise PatchQueueError(

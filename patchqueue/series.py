@@ -154,11 +154,3 @@ class Line:
     def own_files(self) -> dict[str, Path]:
         """The files of the checkout that hold own modules, by name; none where the patches alone hold them."""
         return {} if self.modules is None else {path: self.modules.parent / path for path in self.own_modules()}
-
-    def stray_files(self) -> list[str]:
-        """Files beside the own modules that are neither in a patch nor a module of a feature."""
-        if self.modules is None:
-            return []
-        kept = {file for file in self.modules.rglob("*") if file.is_file() and "__pycache__" not in file.parts}
-        kept -= {module for feature in self.features for module in (self.modules / feature).rglob("*.py")}
-        return sorted({file.relative_to(self.modules.parent).as_posix() for file in kept} - set(self.own_modules()))

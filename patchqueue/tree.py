@@ -108,15 +108,8 @@ def build_tree(line: Line, tree: Path) -> Path:
             f"({''.join(recorded)[:12] or 'none'}): patches were edited by hand, or a folder was added or lost. "
             f"Restore them with git, or look at what differs and run `python -m patchqueue refresh`."
         )
-    _compare_checkout(line, tree)
-    for source in (f"{line.source}/{feature}" for feature in line.features):
-        try:
-            shutil.copytree(line.root / source, tree / source, ignore=shutil.ignore_patterns("__pycache__"))
-        except (FileExistsError, FileNotFoundError) as error:
-            raise PatchQueueError(
-                f"pyproject.toml ships the feature {source}, but the release has a folder of that name, or the "
-                f"checkout has none: rename it, or take it out of [tool.patchqueue]."
-            ) from error
+    if line.modules:
+        _add_checkout(line, line.modules, tree)
     return tree
 
 
@@ -140,21 +133,20 @@ def _apply(patches: list[Path], tree: Path, branch: str, start: str) -> None:
         ) from error
 
 
-def _compare_checkout(line: Line, tree: Path) -> None:
-    """The own modules in the checkout are those that the series creates, byte for byte; besides, features alone."""
-    differing = [
-        path
-        for path, file in line.own_files().items()
-        if not file.is_file() or file.read_bytes() != (tree / path).read_bytes()
-    ]
-    if differing:
+def _add_checkout(line: Line, modules: Path, tree: Path) -> None:
+    """Lay the checkout's modules over the tree: own ones as in the series, or git sees it, and features alone."""
+    for path in line.own_modules():
+        (tree / path).unlink()
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(modules, tree / line.source, ignore=ignore, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    seen = git(tree, "status", "--porcelain", "--untracked-files=all", "--ignored").splitlines()
+    feature = re.compile(rf"\?\? {line.source}/({'|'.join(line.features)})/.+\.py")
+    wrong = [entry for entry in seen if not feature.fullmatch(entry)]
+    first = {name: f"{line.source}/{name}/__init__.py" for name in line.features}
+    wrong += [f"   no {file} for the feature {name!r}" for name, file in first.items() if f"?? {file}" not in seen]
+    if wrong:
         raise PatchQueueError(
-            f"own modules differ from the series: {', '.join(sorted(differing))}. "
-            f"Run `python -m patchqueue refresh` to write them into the patches, or restore them with git."
-        )
-    stray = line.stray_files()
-    if stray:
-        raise PatchQueueError(
-            f"{', '.join(stray)}: created by no patch, and no module of a feature that pyproject.toml names. "
-            f"Create own modules by a commit in the unpacked tree and refresh; delete what does not belong."
+            "\n".join(["the checkout's modules are not those of the patches and of pyproject.toml, by git:", *wrong])
+            + "\nM, D: an own module was edited; `python -m patchqueue refresh` writes it into the patches, git "
+            "restores it. ??, !!: in no patch and no feature; commit it in the unpacked tree, refresh; or delete it."
         )
