@@ -148,6 +148,7 @@ def test_a_new_branch_becomes_a_folder_and_a_deleted_folder_no_branch(checkout: 
     queue(checkout, "check")
     shutil.rmtree(line.series / "04-second-toy")
     queue(checkout, "unpack")
+    queue(checkout, "refresh")
     assert "/second_toy.py\n" in queue(checkout, "check", check=False).stdout
     (checkout / OWN).with_name("second_toy.py").unlink()
     queue(checkout, "check")
@@ -185,7 +186,7 @@ def commit_on_the_stack(folder: Path) -> None:
 
 def commit_beside(folder: Path) -> None:
     """A branch that is no fix's, which the series would lack and the next tree as well."""
-    run(toy_line(folder).scratch, "git", "switch", "--quiet", "--create", "wip", FIRST)
+    run(toy_line(folder).scratch, "git", "switch", "--quiet", "--create", "wip", SECOND)
     commit_on_the_stack(folder)
 
 
