@@ -13,12 +13,11 @@ from pathlib import Path
 
 from patchqueue.git import PatchQueueError, git, run
 from patchqueue.scratch import unpack
-from patchqueue.series import Line, mails, paths
+from patchqueue.series import Line, mails, needs, paths
+from patchqueue.tree import PRISTINE
 
-_OURS = re.compile(rb"^(?:Forwarded|Drop-When|Needs): .*\n(?: .*\n)*", re.MULTILINE)
+_OURS = re.compile(r"^(?:Forwarded|Drop-When|Needs): .*\n(?: .*\n)*", re.MULTILINE)
 """Trailers for this queue alone."""
-_UNREACHABLE = re.compile(rb"^From: .*@\S+\.example>$", re.MULTILINE)
-"""An author to whom nobody can write."""
 
 
 def branch(line: Line, fix: Path | None, clone: Path, onto: str = "HEAD") -> str:
@@ -34,8 +33,8 @@ def branch(line: Line, fix: Path | None, clone: Path, onto: str = "HEAD") -> str
         # Only what a patch may touch: a clone may lack other files, and they may be large.
         git(tree, "sparse-checkout", "set", line.source, "tests", "docs")
         git(tree, "checkout", "--quiet", "--detach", start)
-        # The files that the patches were made for, so that git can merge three ways.
-        git(tree, "fetch", "--quiet", "--no-tags", str(unpack(line)), "+refs/unpacked/*:refs/unpacked/*")
+        release = (f"{PRISTINE}:refs/release/{PRISTINE}", "refs/unpacked/*:refs/release/*")
+        git(tree, "fetch", "--quiet", "--no-tags", str(unpack(line)), *release)
         said = [f"  {each.name}: {_commit(line, each, tree, who)}" for each in wanted]
         if git(tree, "rev-parse", "HEAD").strip() == start:
             return "\n".join([f"{clone} has at {onto} all of it: no branch was made.", *said])
@@ -48,12 +47,10 @@ def branch(line: Line, fix: Path | None, clone: Path, onto: str = "HEAD") -> str
     return "\n".join([f"{clone} has the branch {name} on {onto}, {start[:12]}:", *said])
 
 
-def for_upstream(mail: bytes, person: str) -> bytes:
-    """A patch as upstream is to see it: without our trailers, from a person who can be reached."""
-    message, start, diff = mail.partition(b"\ndiff --git ")
-    body, gap, trailers = message.rstrip(b"\n").rpartition(b"\n\n")
-    body = _UNREACHABLE.sub(lambda _: f"From: {person}".encode(), body)
-    return body + gap + _OURS.sub(b"", trailers + b"\n") + start + diff
+def for_upstream(message: str) -> str:
+    """A commit message as upstream is to see it: without our trailers."""
+    body, gap, trailers = message.rstrip("\n").rpartition("\n\n")
+    return body + gap + _OURS.sub("", trailers + "\n")
 
 
 def _start(line: Line, clone: Path, onto: str, name: str) -> str:
@@ -82,34 +79,52 @@ def _committer(clone: Path) -> dict[str, str]:
 
 
 def _commit(line: Line, fix: Path, tree: Path, who: dict[str, str]) -> str:
-    """Commit the patches of a fix, with its changes to tests that the release does not hold; how that went.
+    """Commit a fix, with its changes to tests that the release does not hold; how that went.
 
-    What upstream has taken, in whatever commits, merges to no change, of which git makes no commit.
+    It is merged three ways: a patch is applied wherever its context stands, be that after its own lines.
     """
-    before, mail = git(tree, "rev-parse", "HEAD"), tree.with_name("mail")
-    person = "{GIT_COMMITTER_NAME} <{GIT_COMMITTER_EMAIL}>".format(**who)
-    for patch in mails(fix):
-        mail.write_bytes(for_upstream(patch.read_bytes(), person))
-        _try(line, patch, tree, "am", "--quiet", "--3way", "--keep-cr", str(mail), **who)
+    before, patches = git(tree, "rev-parse", "HEAD"), mails(fix)
+    made_from = f"^refs/release/{needs(fix) or PRISTINE}"
+    commits = git(tree, "rev-list", "--reverse", f"refs/release/{fix.name}", made_from).split()
+    if len(commits) != len(patches):
+        raise PatchQueueError(f"{fix.name} does not apply to its release: unpack, make its branch, and refresh.")
+    for patch, commit in zip(patches, commits, strict=True):
+        if _is_there(tree, patch):
+            continue
+        _try(line, fix, tree, "cherry-pick", "--no-commit", commit)
+        if git(tree, "diff", "--cached", "--name-only"):
+            author, date, message = git(tree, "log", "-1", "--format=%an <%ae>%n%aI%n%B", commit).split("\n", 2)
+            if author.endswith(".example>"):  # to whom nobody can write
+                author = "{GIT_COMMITTER_NAME} <{GIT_COMMITTER_EMAIL}>".format(**who)
+            told = (f"--author={author}", f"--date={date}", f"--message={for_upstream(message)}")
+            git(tree, "commit", "--quiet", *told, **who)
     made = git(tree, "diff", "--name-only", before.strip(), "HEAD").split("\n")
     if git(tree, "rev-parse", "HEAD") == before:
         return "is there already, left out"
     for diff in sorted(fix.glob("*.diff")):
-        _try(line, diff, tree, "apply", "--3way", str(diff.resolve()))
+        _try(line, fix, tree, "apply", "--3way", str(diff.resolve()))
         git(tree, "commit", "--quiet", "--amend", "--all", "--no-edit", **who)
     there = sorted(paths(fix).difference(made))
     return f"committed; there already: {', '.join(there)}" if there else "committed"
 
 
-def _try(line: Line, patch: Path, tree: Path, *command: str, **who: str) -> None:
-    """Run git on a patch; where that conflicts, name the files, and say how to resolve it by hand."""
+def _is_there(tree: Path, patch: Path) -> bool:
+    """Whether a patch can be taken back: only the content counts, upstream may have squashed or reworded commits."""
     try:
-        git(tree, *command, **who)
+        git(tree, "apply", "--check", "--reverse", str(patch.resolve()))
+    except PatchQueueError:
+        return False
+    return True
+
+
+def _try(line: Line, fix: Path, tree: Path, *command: str) -> None:
+    """Run git on a part of a fix; where that conflicts, name the files, and say how to resolve it by hand."""
+    try:
+        git(tree, *command)
     except PatchQueueError as error:
         names = git(tree, "diff", "--name-only", "--diff-filter=U").split()
-        fix = patch.parent.name
         raise PatchQueueError(
-            f"{fix}/{patch.name} does not apply to {', '.join(names) or 'this clone'}: made for "
-            f"{'=='.join(line.upstream)}, it finds other lines. Nothing was changed. To resolve it by hand, in the "
-            f"clone\n  git fetch {line.scratch} {fix}; git cherry-pick FETCH_HEAD" + ("" if names else f"\n{error}")
+            f"{fix.name} does not apply to {', '.join(names) or 'this clone'}: made for {'=='.join(line.upstream)}, "
+            f"it finds other lines. Nothing was changed. To resolve it by hand, in the clone\n  git fetch "
+            f"{line.scratch} {fix.name}; git cherry-pick FETCH_HEAD" + ("" if names else f"\n{error}")
         ) from error
