@@ -49,8 +49,7 @@ def _run(chosen: argparse.Namespace) -> str:
     if chosen.command == "unpack":
         return f"unpacked in {unpack(line)}: work there with git, commit, then refresh"
     if chosen.command == "refresh":
-        said = [f"wrote {file}" for file in refresh(line)] or ["nothing changed"]
-        return "\n".join([*said, *(f"in no patch and no feature: {path}" for path in line.stray_files())])
+        return "\n".join(f"wrote {file}" for file in refresh(line)) or "nothing changed"
     check(line)
     return f"{len(line.fixes)} fixes: nothing to object"
 

@@ -12,14 +12,12 @@ import tempfile
 from pathlib import Path
 
 from patchqueue.git import PatchQueueError, git, run
-from patchqueue.scratch import lay_out
-from patchqueue.series import Line, mails, promised
-from patchqueue.tree import start_tree
+from patchqueue.scratch import unpack
+from patchqueue.series import Line, mails, needs, paths
+from patchqueue.tree import PRISTINE
 
-_OURS = re.compile(rb"^(?:Forwarded|Drop-When|Needs): .*\n(?: .*\n)*", re.MULTILINE)
+_OURS = re.compile(r"^(?:Forwarded|Drop-When|Needs): .*\n(?: .*\n)*", re.MULTILINE)
 """Trailers for this queue alone."""
-_UNREACHABLE = re.compile(rb"^From: .*@\S+\.example>$", re.MULTILINE)
-"""An author to whom nobody can write."""
 
 
 def branch(line: Line, fix: Path | None, clone: Path, onto: str = "HEAD") -> str:
@@ -35,7 +33,8 @@ def branch(line: Line, fix: Path | None, clone: Path, onto: str = "HEAD") -> str
         # Only what a patch may touch: a clone may lack other files, and they may be large.
         git(tree, "sparse-checkout", "set", line.source, "tests", "docs")
         git(tree, "checkout", "--quiet", "--detach", start)
-        _fetch_release(line, Path(folder, "release"), tree)
+        release = (f"{PRISTINE}:refs/release/{PRISTINE}", "refs/unpacked/*:refs/release/*")
+        git(tree, "fetch", "--quiet", "--no-tags", str(unpack(line)), *release)
         said = [f"  {each.name}: {_commit(line, each, tree, who)}" for each in wanted]
         if git(tree, "rev-parse", "HEAD").strip() == start:
             return "\n".join([f"{clone} has at {onto} all of it: no branch was made.", *said])
@@ -48,16 +47,14 @@ def branch(line: Line, fix: Path | None, clone: Path, onto: str = "HEAD") -> str
     return "\n".join([f"{clone} has the branch {name} on {onto}, {start[:12]}:", *said])
 
 
-def for_upstream(mail: bytes, person: str) -> bytes:
-    """A patch as upstream is to see it: without our trailers, from a person who can be reached."""
-    message, start, diff = mail.partition(b"\ndiff --git ")
-    body, gap, trailers = message.rstrip(b"\n").rpartition(b"\n\n")
-    body = _UNREACHABLE.sub(lambda _: f"From: {person}".encode(), body)
-    return body + gap + _OURS.sub(b"", trailers + b"\n") + start + diff
+def for_upstream(message: str) -> str:
+    """A commit message as upstream is to see it: without our trailers."""
+    body, gap, trailers = message.rstrip("\n").rpartition("\n\n")
+    return body + gap + _OURS.sub("", trailers + "\n")
 
 
 def _start(line: Line, clone: Path, onto: str, name: str) -> str:
-    """The commit to start from, in a clean clone of the right project that has no such branch yet."""
+    """The commit to start from, in a clone of the right project that has no such branch yet."""
     if not (clone / ".git").exists():
         raise PatchQueueError(f"{clone} is no git clone: name the root of a clone of {line.upstream[0]}'s repository.")
     start = git(clone, "rev-parse", "--revs-only", f"{onto}^{{commit}}").strip()
@@ -65,11 +62,6 @@ def _start(line: Line, clone: Path, onto: str, name: str) -> str:
         raise PatchQueueError(f"{clone} has no commit {onto}: fetch it (git fetch --tags), or name another.")
     if not git(clone, "ls-tree", start, f"{line.source}/__init__.py"):
         raise PatchQueueError(f"{clone} is no clone of {line.upstream[0]}: {onto} has no {line.source}/__init__.py.")
-    dirty = git(clone, "status", "--porcelain", "--untracked-files=no").splitlines()
-    if dirty:
-        raise PatchQueueError(
-            f"{clone} has uncommitted changes in {len(dirty)} files ({dirty[0][3:]}, …): commit or stash them first."
-        )
     if git(clone, "rev-parse", "--revs-only", f"refs/heads/{name}"):
         raise PatchQueueError(f"{clone} has a branch {name} already: rename or delete it (git branch -D {name}).")
     return start
@@ -86,38 +78,33 @@ def _committer(clone: Path) -> dict[str, str]:
     return {"GIT_COMMITTER_NAME": ident[1], "GIT_COMMITTER_EMAIL": ident[2]}
 
 
-def _fetch_release(line: Line, release: Path, tree: Path) -> None:
-    """Bring the files that the patches were made for into `tree`, so that git can merge three ways."""
-    start_tree(line, release)
-    faults = lay_out(line, release)
-    if faults:
-        raise PatchQueueError("\n".join(faults))
-    git(tree, "fetch", "--quiet", "--no-tags", str(release), "+refs/heads/*:refs/release/*")
-
-
 def _commit(line: Line, fix: Path, tree: Path, who: dict[str, str]) -> str:
-    """Commit the patches of a fix, with its changes to tests that the release does not hold; how that went."""
-    before = git(tree, "rev-parse", "HEAD").strip()
-    patches = [patch for patch in mails(fix) if not _is_there(tree, patch)]
-    for patch in patches:
-        mail = tree.parent / patch.name
-        mail.write_bytes(
-            for_upstream(patch.read_bytes(), "{GIT_COMMITTER_NAME} <{GIT_COMMITTER_EMAIL}>".format(**who))
-        )
-        try:
-            git(tree, "am", "--quiet", "--3way", "--keep-cr", str(mail), **who)
-        except PatchQueueError as error:
-            raise _conflict(line, patch, tree, str(error)) from error
-    for diff in sorted(fix.glob("*.diff")) if patches else ():
-        try:
-            git(tree, "apply", "--3way", str(diff.resolve()))
-        except PatchQueueError as error:
-            raise _conflict(line, diff, tree, str(error)) from error
-        git(tree, "commit", "--quiet", "--amend", "--all", "--no-edit", **who)
-    if git(tree, "rev-parse", "HEAD").strip() == before:
+    """Commit a fix, with its changes to tests that the release does not hold; how that went.
+
+    It is merged three ways: a patch is applied wherever its context stands, be that after its own lines.
+    """
+    before, patches = git(tree, "rev-parse", "HEAD"), mails(fix)
+    made_from = f"^refs/release/{needs(fix) or PRISTINE}"
+    commits = git(tree, "rev-list", "--reverse", f"refs/release/{fix.name}", made_from).split()
+    if len(commits) != len(patches):
+        raise PatchQueueError(f"{fix.name} does not apply to its release: unpack, make its branch, and refresh.")
+    for patch, commit in zip(patches, commits, strict=True):
+        if _is_there(tree, patch):
+            continue
+        _try(line, fix, tree, "cherry-pick", "--no-commit", commit)
+        if git(tree, "diff", "--cached", "--name-only"):
+            author, date, message = git(tree, "log", "-1", "--format=%an <%ae>%n%aI%n%B", commit).split("\n", 2)
+            if author.endswith(".example>"):  # to whom nobody can write
+                author = "{GIT_COMMITTER_NAME} <{GIT_COMMITTER_EMAIL}>".format(**who)
+            told = (f"--author={author}", f"--date={date}", f"--message={for_upstream(message)}")
+            git(tree, "commit", "--quiet", *told, **who)
+    made = git(tree, "diff", "--name-only", before.strip(), "HEAD").split("\n")
+    if git(tree, "rev-parse", "HEAD") == before:
         return "is there already, left out"
-    made = git(tree, "diff", "--name-only", before, "HEAD").split("\n")
-    there = sorted({path for patch in mails(fix) for path, _, _ in promised(patch)}.difference(made))
+    for diff in sorted(fix.glob("*.diff")):
+        _try(line, fix, tree, "apply", "--3way", str(diff.resolve()))
+        git(tree, "commit", "--quiet", "--amend", "--all", "--no-edit", **who)
+    there = sorted(paths(fix).difference(made))
     return f"committed; there already: {', '.join(there)}" if there else "committed"
 
 
@@ -130,14 +117,14 @@ def _is_there(tree: Path, patch: Path) -> bool:
     return True
 
 
-def _conflict(line: Line, patch: Path, tree: Path, said: str) -> PatchQueueError:
-    """The files in which a patch does not apply; what else git said, if it is something else."""
-    names = git(tree, "diff", "--name-only", "--diff-filter=U").split()
-    # Where git gave up before it merged, its message names the file.
-    names = names or sorted(set(re.findall(r"^error: (?:patch failed: )?(\S+?):", said, re.MULTILINE)))
-    fix = patch.parent.name
-    return PatchQueueError(
-        f"{fix}/{patch.name} does not apply to {', '.join(names) or 'this clone'}: made for "
-        f"{'=='.join(line.upstream)}, it finds other lines. Nothing was changed. To resolve it by hand, unpack, and "
-        f"in the clone\n  git fetch {line.scratch} {fix}; git cherry-pick FETCH_HEAD" + ("" if names else f"\n{said}")
-    )
+def _try(line: Line, fix: Path, tree: Path, *command: str) -> None:
+    """Run git on a part of a fix; where that conflicts, name the files, and say how to resolve it by hand."""
+    try:
+        git(tree, *command)
+    except PatchQueueError as error:
+        names = git(tree, "diff", "--name-only", "--diff-filter=U").split()
+        raise PatchQueueError(
+            f"{fix.name} does not apply to {', '.join(names) or 'this clone'}: made for {'=='.join(line.upstream)}, "
+            f"it finds other lines. Nothing was changed. To resolve it by hand, in the clone\n  git fetch "
+            f"{line.scratch} {fix.name}; git cherry-pick FETCH_HEAD" + ("" if names else f"\n{error}")
+        ) from error

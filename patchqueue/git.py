@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def git(tree: Path, *arguments: str, **committer: str) -> str:
     unset = ["-c", f"core.attributesFile={os.devnull}", "-c", f"core.excludesFile={os.devnull}"]
     done = run(["git", *unset, *arguments], tree, env | committer)
     if done.returncode != 0:
-        said = (done.stderr or done.stdout).rstrip()
+        # Hints are for a person who goes on where git stopped.
+        said = re.sub(r"^hint: .*\n", "", done.stderr or done.stdout, flags=re.MULTILINE).rstrip()
         raise PatchQueueError(f"git {' '.join(arguments[:2])} failed in {tree}:\n{said}")
     return done.stdout

@@ -29,8 +29,8 @@ def check(line: Line) -> None:
 def faults(line: Line, fix: Path) -> list[str]:
     """What the text of a fix shows."""
     found = []
-    text, created, chain = fix / "PULL_REQUEST.md", line.created(), line.chain(fix)
-    # A line for an older release, which lies in its own folder, is for no pull request
+    text = fix / "PULL_REQUEST.md"
+    # A line for an older release, which lies in its own folder, is for no pull request.
     if line.series != line.root and not (text.is_file() and text.read_text("utf-8").startswith("# ")):
         found.append("has no PULL_REQUEST.md that begins with '# ' and a title")
     for patch in mails(fix):
@@ -46,10 +46,6 @@ def faults(line: Line, fix: Path) -> list[str]:
                 found.append(f"{patch.name} touches {path}: a patch may touch {line.source}/, tests/ and docs/ alone")
             if not new.strip("0"):
                 found.append(f"{patch.name} deletes {path}, which the package would then lack")
-            if created.get(path, fix) not in chain:
-                found.append(
-                    f"{patch.name} touches {path}, which {created[path].name} creates, and does not need that"
-                )
     return found
 
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from operator import itemgetter
+from functools import partial
 from pathlib import Path
 
 from patchqueue.git import PatchQueueError, git
-from patchqueue.series import FOLDERS, Line, mails, promised
+from patchqueue.series import FOLDERS, Line, mails, paths
 from patchqueue.tree import PRISTINE, STACK, apply_alone, apply_stack, start_tree, tree_id
 
 EXPORT = (
@@ -33,34 +32,36 @@ _COMMENT = "# The git tree of the release with all fixes: written by refresh, co
 
 def unpack(line: Line) -> Path:
     """Make the tree from the series, the stack checked out; one made from this very series is kept, work included."""
-    tree = line.scratch
-    if tree.exists():
-        if _made_from(tree) == line.digest:
-            return tree
-        if _unfinished(tree) or _moved(tree):
-            raise PatchQueueError(
-                f"{tree} holds work which is not in the series, and the series changed since it was unpacked. "
-                f"Save the work (git format-patch), delete the tree, unpack, and apply it there (git am -3)."
-            )
-        shutil.rmtree(tree)
+    tree, made_from = line.scratch, line.scratch / ".git" / "patchqueue"
+    if made_from.is_file() and made_from.read_text() == line.digest:
+        return tree
+    if tree.exists() and (not made_from.is_file() or _work(tree)):
+        raise PatchQueueError(
+            f"{tree} holds work which is not in the series, and was not unpacked from the series as it is now. Save "
+            f"the work (git format-patch), delete the tree, unpack, and apply it there (git am -3)."
+        )
     fresh = tree.with_name(f"{tree.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     start_tree(line, fresh)
+    faults = lay_out(line, fresh)
+    _remember(line, fresh)
+    shutil.rmtree(tree, ignore_errors=True)
     fresh.rename(tree)
-    faults = lay_out(line, tree)
-    _remember(line, tree)
     if faults:
-        raise PatchQueueError(
-            "\n".join(faults) + f"\nTheir branches in {tree} stand at their start: put there what is to be (git "
-            "switch, git am -3; CONTRIBUTING.md, 'Move to a new release'), then refresh."
-        )
+        start = f"{tree} has their branches at their start: CONTRIBUTING.md, 'Move to a new release'."
+        raise PatchQueueError("\n".join([*faults, start]))
     return tree
 
 
 def lay_out(line: Line, tree: Path) -> list[str]:
-    """Make the branches of a tree that holds the release; what does not apply. The stack only if each fix does."""
-    faults = [said for fix in line.fixes for said in _fault(apply_alone, fix, tree)]
-    return faults or _fault(apply_stack, line, tree)
+    """Make the branches of a tree that holds the release, the stack last; what does not apply."""
+    faults = []
+    for step in (*(partial(apply_alone, fix) for fix in line.fixes), partial(apply_stack, line)):
+        try:
+            step(tree)
+        except PatchQueueError as error:
+            faults.append(str(error))
+    return faults
 
 
 def refresh(line: Line) -> list[Path]:
@@ -83,16 +84,17 @@ def refresh(line: Line) -> list[Path]:
                 f"{tree} has no commit on {', '.join(lost)}: git branch --force NAME refs/unpacked/NAME; "
                 f"or, to drop a fix, delete its folder in {line.series} and unpack."
             )
-        try:
-            apply_stack(fresh, tree)
-        finally:
-            git(tree, "checkout", "--quiet", STACK)
+        apply_stack(fresh, tree)
         new = {line.series / patch.relative_to(fresh.series): patch.read_bytes() for patch in fresh.patches}
         new |= {file: (tree / path).read_bytes() for path, file in fresh.own_files().items()}
     new[line.tree_id] = f"{_COMMENT}{tree_id(tree)}\n".encode()
     gone = {*line.patches, *line.own_files().values()} - set(new)
     changed = {file: data for file, data in new.items() if not file.is_file() or file.read_bytes() != data}
-    _write(changed, gone)
+    for file, data in changed.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    for file in gone:
+        file.unlink(missing_ok=True)
     _remember(line, tree)
     return sorted({*changed, *gone})
 
@@ -120,8 +122,6 @@ def link_farm(line: Line) -> None:
     targets = {path: tree / path for path in git(tree, "ls-files", "--", line.source).splitlines()}
     targets |= line.own_files() | {f"{line.source}/{name}": line.root / line.source / name for name in line.features}
     for path, target in targets.items():
-        if not target.exists():
-            raise PatchQueueError(f"{target} is missing: restore it with git, then install again.")
         (farm / path).parent.mkdir(parents=True, exist_ok=True)
         try:
             (farm / path).symlink_to(target.resolve())
@@ -131,25 +131,14 @@ def link_farm(line: Line) -> None:
 
 def _one_place(tree: Path, patch: Path) -> bool:
     """Whether what each hunk of a mail removes and keeps stands once in the file that it changes."""
-    text = patch.read_text("utf-8")
-    for _, before, _ in promised(patch):
-        if before.strip("0"):
-            found = f"\n{git(tree, 'cat-file', 'blob', before)}"
-            section = text.partition(f"\nindex {before}..")[2].partition("\ndiff --git ")[0]
-            for hunk in re.split(r"^@@ .*\n", section, flags=re.MULTILINE)[1:]:
-                old = "".join(line[1:] for line in hunk.splitlines(keepends=True) if line[0] in " -")
-                place = found.find(f"\n{old}")
-                if found.find(f"\n{old}", place + 1) >= 0:
-                    return False
+    sections = re.findall(r"^index (\w+)\..*\n--- .*\n.*\n((?:[@ +\\-].*\n)*)", patch.read_text("utf-8"), re.MULTILINE)
+    for before, hunks in sections:
+        found = "\n" + (git(tree, "cat-file", "blob", before) if before.strip("0") else "")
+        for hunk in re.split(r"^@@ .*\n", hunks, flags=re.MULTILINE)[1:]:
+            old = "\n" + "".join(line[1:] for line in hunk.splitlines(keepends=True) if line[0] in " -")
+            if found.find(old, found.find(old) + 1) >= 0:
+                return False
     return True
-
-
-def _fault(step: Callable[..., None], *arguments: object) -> list[str]:
-    try:
-        step(*arguments)
-    except PatchQueueError as error:
-        return [str(error)]
-    return []
 
 
 def _needs(tree: Path, branch: str) -> str:
@@ -170,14 +159,6 @@ def _follow(tree: Path, branch: str) -> None:
             raise
 
 
-def _made_from(tree: Path) -> str:
-    """The digest of the series that the tree was made from, or last exported as."""
-    try:
-        return (tree / ".git" / "patchqueue").read_text()
-    except OSError as error:
-        raise PatchQueueError(f"{tree} was not made by `python -m patchqueue unpack`: move it away first.") from error
-
-
 def _remember(line: Line, tree: Path) -> None:
     (tree / ".git" / "patchqueue").write_text(line.digest)
     git(tree, "fetch", "--quiet", "--prune", ".", "+refs/heads/*:refs/unpacked/*")
@@ -185,29 +166,26 @@ def _remember(line: Line, tree: Path) -> None:
 
 def _unfinished(tree: Path) -> str:
     """What has not become a commit; a stopped am or rebase leaves a clean tree, but fewer commits than patches."""
-    stopped = any((tree / ".git" / name).exists() for name in ("rebase-apply", "rebase-merge"))
+    stopped = any((tree / ".git").glob("rebase-*"))
     return "an unfinished am or rebase" if stopped else git(tree, "status", "--porcelain").rstrip()
 
 
-def _moved(tree: Path) -> set[str]:
-    """The branches that are not where unpack or refresh left them."""
-    kinds = ("heads", "unpacked")
-    listed = [
-        git(tree, "for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", f"refs/{kind}") for kind in kinds
-    ]
-    heads, unpacked = (set(text.splitlines()) for text in listed)
-    return {head.split()[0] for head in heads - unpacked}
+def _work(tree: Path) -> str:
+    """What is not in the series, or not any more: changes, commits and stashes."""
+    return _unfinished(tree) or git(
+        tree, "rev-list", "HEAD", "--branches", "--glob=refs/stash*", "--not", "--glob=refs/unpacked/*"
+    )
 
 
 def _refuse(tree: Path) -> None:
-    """Only clean, linear branches may replace the series."""
+    """Only clean, linear branches may replace the series, and no commit may lie beside them."""
     unfinished = _unfinished(tree)
     if unfinished:
         raise PatchQueueError(f"{tree} has uncommitted work; commit or discard it, then refresh:\n{unfinished}")
-    if STACK in _moved(tree):
+    if git(tree, "rev-list", "HEAD", "--branches", "--not", "--glob=refs/unpacked/*", f"--branches={FOLDERS}"):
         raise PatchQueueError(
-            f"{tree} has commits on {STACK}, which is made from the other branches. Put each on that of its fix (git "
-            f"switch, git cherry-pick), then git branch --force {STACK} refs/unpacked/{STACK}, and refresh."
+            f"{tree} has commits on {STACK}, which is made from the fixes' branches, or on none of these. Put each on "
+            f"its fix's (git switch, git cherry-pick), then git branch --force {STACK} refs/unpacked/{STACK}, refresh."
         )
     if git(tree, "rev-list", "--merges", "--branches", f"^{PRISTINE}"):
         raise PatchQueueError(f"{tree} holds merges, a series cannot: rebase onto {PRISTINE}, then refresh.")
@@ -216,15 +194,13 @@ def _refuse(tree: Path) -> None:
 def _take_over(line: Line, tree: Path) -> None:
     """Put own modules that were edited in the checkout into the commit that creates them, the last of its branch."""
     for path, file in line.own_files().items():
-        *others, fix = sorted(
-            {patch.parent.name for patch in line.patches if path in map(itemgetter(0), promised(patch))}
-        )
-        unpacked = git(tree, "rev-parse", "--revs-only", f"refs/unpacked/{fix}:{path}")  # nothing: it did not apply
-        if not unpacked or not file.is_file():
+        *others, fix = (each.name for each in line.fixes if path in paths(each))
+        refs = (f"refs/unpacked/{fix}", fix)
+        unpacked, now = (git(tree, "rev-parse", "--revs-only", f"{ref}:{path}") for ref in refs)
+        # The fix did not apply, or the module is deleted, or not edited.
+        if not unpacked or not file.is_file() or git(tree, "hash-object", "--no-filters", str(file)) == unpacked:
             continue
-        if git(tree, "hash-object", "--no-filters", str(file.resolve())) == unpacked:
-            continue
-        if others or git(tree, "rev-parse", "--revs-only", f"{fix}:{path}") != unpacked:
+        if others or now != unpacked:
             raise PatchQueueError(
                 f"{path} was edited in {file}, but is not of {fix} alone or has changed on that branch, too: make the "
                 f"edit there, in {tree}, restore {file}, and refresh."
@@ -232,14 +208,3 @@ def _take_over(line: Line, tree: Path) -> None:
         git(tree, "checkout", "--quiet", fix)
         shutil.copyfile(file, tree / path)
         git(tree, "commit", "--quiet", "--amend", "--no-edit", "--", path)
-
-
-def _write(new: dict[Path, bytes], gone: set[Path]) -> None:
-    """Replace files, each whole or not at all."""
-    for file, data in new.items():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_name(f"{file.name}.new")
-        beside.write_bytes(data)
-        beside.replace(file)
-    for file in gone:
-        file.unlink(missing_ok=True)

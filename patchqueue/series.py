@@ -38,6 +38,11 @@ def mails(fix: Path) -> list[Path]:
     return sorted(fix.glob("*.patch"))
 
 
+def paths(fix: Path) -> set[str]:
+    """The files that the patches of a fix change."""
+    return {path for patch in mails(fix) for path, _, _ in promised(patch)}
+
+
 def needs(fix: Path) -> str:
     """The fix that this one stands on; empty where that is the release, as it should be."""
     message = mails(fix)[-1].read_text("utf-8").partition("\ndiff --git ")[0]
@@ -52,8 +57,6 @@ class Line:
     series: Path
     modules: Path | None = None  # the checkout's copies of own modules; None: they are kept in the patches alone
     features: tuple[str, ...] = ()  # packages that are shipped from the checkout, in no patch
-    local_version: str = ""
-    extras: tuple[tuple[str, tuple[str, ...]], ...] = ()  # names of our own, with their requirements
 
     @classmethod
     def load(cls, root: Path) -> Line:
@@ -66,37 +69,30 @@ class Line:
                 f"Run this in a git checkout, or name the line's folder."
             ) from error
         modules = root / table["modules"] if "modules" in table else None
-        extras = tuple((name, tuple(requires)) for name, requires in table.get("extras", {}).items())
-        features = tuple(table.get("features", ()))
-        return cls(root, root / table["series"], modules, features, table["local-version"], extras)._complete()
+        return cls(root, root / table["series"], modules, tuple(table.get("features", ())))._complete()
 
     @classmethod
     def find(cls, name: str, checkout: Path) -> Line:
         """The line of a series, or of a fix in it: a folder, or `package/release[/fix]` under `checkout`/patches."""
-        folder = next((each for each in (checkout / "patches" / name, checkout / name) if each.is_dir()), None)
-        series = next(
-            (each for each in (folder, folder and folder.parent) if each and (each / "upstream.txt").is_file()), None
-        )
-        if series is None:
+        folders = [folder for folder in (checkout / "patches" / name, checkout / name) if folder.is_dir()]
+        around = [each for folder in folders for each in (folder, folder.parent) if (each / "upstream.txt").is_file()]
+        if not around:
             pins = checkout.glob("patches/*/*/upstream.txt")
             known = ", ".join(sorted(pin.parent.relative_to(checkout / "patches").as_posix() for pin in pins))
             raise PatchQueueError(f"{name} is no series and no folder in one. There are: {known or 'none here'}.")
-        for root in (checkout, series):
-            if (root / "pyproject.toml").is_file() and (line := cls.load(root)).series.resolve() == series.resolve():
+        for root in (checkout, around[0]):
+            if (root / "pyproject.toml").is_file() and (line := cls.load(root)).series.samefile(around[0]):
                 return line
-        return cls(checkout, series)._complete()
+        return cls(checkout, around[0])._complete()
 
     def _complete(self) -> Line:
         """This line, if its folder holds one."""
-        if not self.pin.is_file():
-            raise PatchQueueError(
-                f"{self.series} has no upstream.txt: this folder is not the whole checkout. "
-                f"Install from git+https://… or from the sdist."
-            )
         empty = [fix.name for fix in self.fixes if not mails(fix)]
-        if empty or not self.fixes:
+        if empty or not self.fixes or not self.pin.is_file():
             raise PatchQueueError(
-                f"{self.series} holds no *.patch in {', '.join(empty) or 'any folder NN-name'}: restore it with git."
+                f"{self.series} is no whole series: it has no upstream.txt, or no *.patch in "
+                f"{', '.join(empty) or 'any folder NN-name'}. Restore it with git, or install from the whole "
+                f"repository, git+https://…, or from the sdist."
             )
         return self
 
@@ -119,14 +115,10 @@ class Line:
         return pinned[1], pinned[2]
 
     @property
-    def package(self) -> str:
-        """The folder of the import package in the wheel."""
-        return self.upstream[0].replace("-", "_")
-
-    @property
     def source(self) -> str:
         """The folder of the import package in upstream's repository: as in the wheel, or under src/."""
-        return self.package if self.package == PACKAGE else f"src/{self.package}"
+        package = self.upstream[0].replace("-", "_")
+        return package if package == PACKAGE else f"src/{package}"
 
     @property
     def fixes(self) -> list[Path]:
@@ -154,23 +146,11 @@ class Line:
         before = next((each for each in self.fixes if each.name == needs(fix)), None)
         return [*(self.chain(before) if before else []), fix]
 
-    def created(self) -> dict[str, Path]:
-        """The files that the series adds to the release, each with the folder of the fix that does."""
-        changes = [(patch, *change) for patch in self.patches for change in sorted(promised(patch))]
-        return {path: patch.parent for patch, path, old, _ in changes if not old.strip("0")}
-
     def own_modules(self) -> list[str]:
-        """Those of them that are in the package."""
-        return [path for path in self.created() if path.startswith(f"{self.source}/")]
+        """The files that the series adds to the package."""
+        changes = [change for patch in self.patches for change in sorted(promised(patch))]
+        return [path for path, old, _ in changes if path.startswith(f"{self.source}/") and not old.strip("0")]
 
     def own_files(self) -> dict[str, Path]:
         """The files of the checkout that hold own modules, by name; none where the patches alone hold them."""
         return {} if self.modules is None else {path: self.modules.parent / path for path in self.own_modules()}
-
-    def stray_files(self) -> list[str]:
-        """Files beside the own modules that are neither in a patch nor a module of a feature."""
-        if self.modules is None:
-            return []
-        kept = {file for file in self.modules.rglob("*") if file.is_file() and "__pycache__" not in file.parts}
-        kept -= {module for feature in self.features for module in (self.modules / feature).rglob("*.py")}
-        return sorted({file.relative_to(self.modules.parent).as_posix() for file in kept} - set(self.own_modules()))

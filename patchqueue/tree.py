@@ -1,9 +1,8 @@
 """The release as a git tree, and patches on it, verified.
 
 Guarantee: `build_tree` returns the tree that tree.txt names, or raises `PatchQueueError`. git alone accepts more than
-that: a context of one line at another offset, or, inside an ignored folder, nothing at all. Therefore a fix by itself
-must give the very blobs that its index lines name; in the stack, where files differ from the release, each commit must
-change exactly the files that its patch names, and the end is compared as a whole.
+that: a context of one line at another offset, say. Therefore a fix by itself must give the very blobs that its index
+lines name, and the stack of all, where files differ from the release, is compared as a whole.
 """
 
 from __future__ import annotations
@@ -25,13 +24,12 @@ PRISTINE = "pristine"
 """The tag of the first commit: the release, with LF line ends."""
 STACK = "stack"
 """The branch on which all fixes are applied."""
-_PIP_HINTS = {
-    "DO NOT MATCH THE HASHES": "The index serves another file than the pinned one: nothing was installed. Ask whoever "
-    "runs that index, or use another one; change the pin only after comparing with the release on PyPI.",
-    "No module named pip": "The build runs `python -m pip`: install pip into the environment that builds.",
-    "": "The build asks the index that PIP_INDEX_URL or pip's configuration file names; --index-url on the command "
-    "line and uv's settings do not reach it. Set one of the two, or PIP_FIND_LINKS to a folder holding the wheel.",
-}
+_PIP_HINT = (
+    "The build asks the index that PIP_INDEX_URL or pip's configuration file names; --index-url on the command line "
+    "and uv's settings do not reach it. PIP_FIND_LINKS may name a folder with the wheel. If the hashes do not match, "
+    "the index serves another file than the pinned one: ask whoever runs it. If there is no module named pip, install "
+    "it into the environment that builds."
+)
 
 
 @functools.cache
@@ -47,9 +45,8 @@ def upstream_wheel(line: Line) -> bytes:
         env = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
         done = run(command, Path(folder), env)
         if done.returncode != 0:
-            hint = next(hint for sign, hint in _PIP_HINTS.items() if sign in done.stderr)
             wanted = f"{'=='.join(line.upstream)}, pinned in {line.pin}"
-            raise PatchQueueError(f"pip could not get {wanted}:\n{done.stderr.rstrip()}\n{hint}")
+            raise PatchQueueError(f"pip could not get {wanted}:\n{done.stderr.rstrip()}\n{_PIP_HINT}")
         (wheel,) = Path(folder).glob("*.whl")
         return wheel.read_bytes()
 
@@ -59,12 +56,10 @@ def start_tree(line: Line, tree: Path) -> None:
     source = tree / line.source
     with zipfile.ZipFile(io.BytesIO(upstream_wheel(line))) as wheel:
         for name in wheel.namelist():
-            if not name.startswith(f"{line.package}/"):
-                continue
-            data = wheel.read(name)
-            file = source / name.partition("/")[2]
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data if b"\0" in data else data.replace(b"\r\n", b"\n"))
+            if name.startswith(f"{source.name}/"):
+                data, file = wheel.read(name), source.parent / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(data if b"\0" in data else data.replace(b"\r\n", b"\n"))
     git(tree, "init", "--quiet", "--template=")  # no hooks from the machine's template folder
     git(tree, "config", "core.autocrlf", "false")  # also for the contributor's own git, on Windows
     (tree / ".git" / "info").mkdir(exist_ok=True)
@@ -79,12 +74,22 @@ def apply_alone(fix: Path, tree: Path) -> None:
     start = needs(fix) or PRISTINE
     if not git(tree, "rev-parse", "--revs-only", start):
         raise PatchQueueError(f"{fix.name} has the trailer 'Needs: {start}', but no fix before it has that name.")
-    _apply(mails(fix), tree, fix.name, start, exact=True)
+    _apply(mails(fix), tree, fix.name, start)
+    wanted = {path: blob for patch in mails(fix) for path, _, blob in promised(patch)}
+    raw = git(tree, "diff-tree", "-r", "--no-renames", start, fix.name)
+    made = {path: blob for blob, path in re.findall(r"^:\S+ \S+ \w+ (\w+) \w\t(.+)$", raw, re.MULTILINE)}
+    if made != wanted:
+        differing = sorted({path for path, _ in made.items() ^ wanted.items()})
+        raise PatchQueueError(
+            f"{fix.name} applied, but the result is not what its 'index' lines promise: {', '.join(differing)}. A "
+            f"patch edited by hand, made with other options, or made on the stack in place of the release? Export it "
+            f"again with unpack and refresh."
+        )
 
 
 def apply_stack(line: Line, tree: Path) -> None:
-    """Make the branch `stack`: the release and the patches of all fixes, each changing the files that it names."""
-    _apply(line.patches, tree, STACK, PRISTINE, exact=False)
+    """Make the branch `stack`: the release and the patches of all fixes."""
+    _apply(line.patches, tree, STACK, PRISTINE)
 
 
 def tree_id(tree: Path) -> str:
@@ -103,80 +108,45 @@ def build_tree(line: Line, tree: Path) -> Path:
             f"({''.join(recorded)[:12] or 'none'}): patches were edited by hand, or a folder was added or lost. "
             f"Restore them with git, or look at what differs and run `python -m patchqueue refresh`."
         )
-    _compare_checkout(line, tree)
-    for feature in line.features:
-        source = f"{line.source}/{feature}"
-        shutil.copytree(line.root / source, tree / source, ignore=shutil.ignore_patterns("__pycache__"))
+    if line.modules:
+        _add_checkout(line, line.modules, tree)
     return tree
 
 
-def _apply(patches: list[Path], tree: Path, branch: str, start: str, *, exact: bool) -> None:
-    """Make a branch with patches as commits, verified; if one does not apply, without any."""
+def _apply(patches: list[Path], tree: Path, branch: str, start: str) -> None:
+    """Make a branch with patches as commits; if one does not apply, without any."""
     git(tree, "checkout", "--quiet", "-B", branch, start)
     try:
         # Neither -3 nor --reject: half an application is none. Line ends are part of the patch.
         git(tree, "am", "--quiet", "--keep-cr", *(str(patch.resolve()) for patch in patches))
     except PatchQueueError as error:
-        failed = _failed_hunk(patches, tree, str(error))
-        if (tree / ".git" / "rebase-apply").exists():
+        patch, said = patches[0], str(error).partition("\n")[2]
+        on = git(tree, "log", "-1", "--format=%s").strip()
+        session = tree / ".git" / "rebase-apply"
+        if session.exists():
+            patch = patches[int((session / "next").read_text()) - 1]
             git(tree, "am", "--abort")
-        raise failed from error
-    options = ("--reverse", "--format=tformat:commit", "--raw", "--no-abbrev", "--no-renames")
-    commits = git(tree, "log", *options, f"{start}..HEAD").split("commit\n")[1:]
-    if len(commits) != len(patches):
-        raise PatchQueueError(f"git made {len(commits)} commits of {len(patches)} patches.")
-    for patch, text in zip(patches, commits, strict=True):
-        raw = re.findall(r"^:\d+ \d+ (\w+) (\w+) [A-Z]\t(.+)$", text, re.MULTILINE)
-        changes = {(path, old, new) for old, new, path in raw} ^ promised(patch)
-        # A file that differs only in its blobs is in the difference twice.
-        paths = [path for path, _, _ in changes]
-        differing = sorted({path for path in paths if exact or paths.count(path) == 1})
-        if differing:
-            raise PatchQueueError(
-                f"{patch.parent.name}/{patch.name} applied, but the result is not what its 'index' lines promise: "
-                f"{', '.join(differing)}. A patch edited by hand, made with other options, or made on the stack in "
-                f"place of the release? Export it again with unpack and refresh."
-            )
-
-
-def _failed_hunk(patches: list[Path], tree: Path, said: str) -> PatchQueueError:
-    """The patch, file, line, expected and found lines of the first hunk that git refused."""
-    session = tree / ".git" / "rebase-apply" / "next"
-    patch = patches[int(session.read_text()) - 1] if session.is_file() else patches[0]
-    name, on = f"{patch.parent.name}/{patch.name}", git(tree, "log", "-1", "--format=%s").strip()
-    where = re.search(r"patch failed: (.+):(\d+)$", said, re.MULTILINE)
-    if where is None:
-        return PatchQueueError(f"{name} does not apply on top of '{on}'.\n{said}")
-    path, start = where[1], int(where[2])
-    section = patch.read_text("utf-8").partition(f"diff --git a/{path} ")[2].partition("\ndiff --git ")[0]
-    hunk = re.search(rf"^@@ -{start}[, ].*\n((?:[ +\-\\].*\n?)*)", section, re.MULTILINE)
-    expected = [f"  expected: {text[1:]}" for text in hunk[1].splitlines() if text[0] in " -"] if hunk else []
-    found = (tree / path).read_text("utf-8").splitlines()[start - 1 :][: len(expected)]
-    lines = [f"{name} does not apply to {path}, line {start}, on top of '{on}':", *expected]
-    return PatchQueueError("\n".join([*lines, *(f"  found:    {text}" for text in found)]))
-
-
-def _compare_checkout(line: Line, tree: Path) -> None:
-    """The own modules in the checkout are those that the series creates, byte for byte; besides, features alone."""
-    differing = [
-        path
-        for path, file in line.own_files().items()
-        if not file.is_file() or file.read_bytes() != (tree / path).read_bytes()
-    ]
-    if differing:
         raise PatchQueueError(
-            f"own modules differ from the series: {', '.join(sorted(differing))}. "
-            f"Run `python -m patchqueue refresh` to write them into the patches, or restore them with git."
-        )
-    stray = line.stray_files()
-    if stray:
+            f"{patch.parent.name}/{patch.name} does not apply on top of '{on}':\n{said}\n"
+            f"Made for another release? Unpack, and in that tree git switch {patch.parent.name}, git am -3 the patch. "
+            f"Do two fixes change the same lines? Move those of one, there. Then refresh."
+        ) from error
+
+
+def _add_checkout(line: Line, modules: Path, tree: Path) -> None:
+    """Lay the checkout's modules over the tree: own ones as in the series, or git sees it, and features alone."""
+    for path in line.own_modules():
+        (tree / path).unlink()
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(modules, tree / line.source, ignore=ignore, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    seen = git(tree, "status", "--porcelain", "--untracked-files=all", "--ignored").splitlines()
+    feature = re.compile(rf"\?\? {line.source}/({'|'.join(line.features)})/.+\.py")
+    wrong = [entry for entry in seen if not feature.fullmatch(entry)]
+    first = {name: f"{line.source}/{name}/__init__.py" for name in line.features}
+    wrong += [f"   no {file} for the feature {name!r}" for name, file in first.items() if f"?? {file}" not in seen]
+    if wrong:
         raise PatchQueueError(
-            f"{', '.join(stray)}: created by no patch, and no module of a feature that pyproject.toml names. "
-            f"Create own modules by a commit in the unpacked tree and refresh; delete what does not belong."
+            "\n".join(["the checkout's modules are not those of the patches and of pyproject.toml, by git:", *wrong])
+            + "\nM, D: an own module was edited; `python -m patchqueue refresh` writes it into the patches, git "
+            "restores it. ??, !!: in no patch and no feature; commit it in the unpacked tree, refresh; or delete it."
         )
-    for feature in line.features:
-        if (tree / line.source / feature).exists() or not (line.root / line.source / feature).is_dir():
-            raise PatchQueueError(
-                f"pyproject.toml ships the feature {feature!r}, but the release has a {line.source}/{feature} of its "
-                f"own, or the checkout has none: rename it, or take it out of [tool.patchqueue]."
-            )

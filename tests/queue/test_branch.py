@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from toy_queue import FIRST, HOOKED, HOOKED_TOO, NAME, PATCHES, SECOND, THIRD, rewrite, run, toy_line
+from toy_queue import FIRST, HOOKED, HOOKED_TOO, NAME, PATCHES, SECOND, THIRD, commit, queue, rewrite, run, toy_line
 
 from patchqueue.clone import branch, for_upstream
 from patchqueue.git import PatchQueueError
@@ -69,12 +69,14 @@ def log(clone: Path, name: str) -> list[str]:
 
 
 def test_a_fix_becomes_a_branch_and_the_text_is_printed(line: Line, fixes: dict[str, Path], clone: Path) -> None:
-    """From the tag of the release; what is checked out stays as it is, and one push is left."""
+    """From the tag of the release; what is checked out stays as it is, work included, and one push is left."""
+    (clone / HOOKED).write_text("work\n")
     before = run(clone, "git", "status", "--branch", "--porcelain").stdout
     said = branch(line, fixes[SECOND], clone, "v6.2.0")
     assert log(clone, "toy-hook") == ["A Contributor, A Maintainer: Hook the toy in"]
     assert run(clone, "git", "diff", "--name-only", "HEAD", "toy-hook").stdout.split() == [HOOKED_TOO, HOOKED]
     assert run(clone, "git", "status", "--branch", "--porcelain").stdout == before
+    assert (clone / HOOKED).read_text() == "work\n"
     assert "git push <your fork> toy-hook" in said
     assert said.endswith("\n\nTitle: A toy\n\nSymptom, cause, change.")
 
@@ -102,17 +104,22 @@ def test_what_upstream_has_no_use_for_stays_here(line: Line, fixes: dict[str, Pa
     assert message == "Count the toys\n\nSymptom, cause, change, and how it was tested."
 
 
-def test_trailers_of_others_go_upstream_and_an_author_can_be_reached() -> None:
-    """A trailer of ours may go over several lines; the words in the text or in the diff are no trailers."""
-    person = "A Person <person@example.org>"
-    nobody = b"From: Maintainers <maintainers@fork.example>\n"
-    text = b"Subject: A\n\nForwarded: as told.\n\n"
-    ours, others = b"Drop-When: b\n c\nForwarded: no\nNeeds: 01-a\n", b"Signed-off-by: D\n"
-    diff = b"\ndiff --git a/e b/e\n+Forwarded: no\n"
-    assert (
-        for_upstream(nobody + text + ours + others + diff, person)
-        == b"From: %b\n" % person.encode() + text + others + diff
-    )
+def test_trailers_of_others_go_upstream() -> None:
+    """A trailer of ours may go over several lines; the words in the text are no trailers."""
+    text = "A\n\nForwarded: as told.\n\n"
+    ours, others = "Drop-When: b\n c\nForwarded: no\nNeeds: 01-a\n", "Signed-off-by: D\n"
+    assert for_upstream(text + ours + others) == text + others
+
+
+def test_an_author_can_be_reached(checkout: Path, clone: Path) -> None:
+    """Who makes the branch takes the place of one to whom nobody can write; the date stays."""
+    line = toy_line(checkout)
+    patch = line.series / PATCHES[SECOND]
+    rewrite(patch, "contributor@example.org", "maintainers@fork.example")
+    rewrite(patch, patch.read_text().partition("\nDate: ")[2].partition("\n")[0], "Sun, 6 Feb 2022 08:00:00 +0100")
+    branch(line, patch.parent, clone)
+    said = run(clone, "git", "log", "-1", "--format=%an %ae %aI", "toy-hook").stdout
+    assert said == "A Maintainer maintainer@example.org 2022-02-06T08:00:00+01:00\n"
 
 
 @pytest.mark.parametrize("squashed", [False, True])
@@ -133,6 +140,26 @@ def test_what_upstream_has_taken_is_said_and_not_applied(
     said = branch(line, None, clone)
     assert f"{FIRST}: is there already, left out" in said and f"{SECOND}: committed" in said
     assert len(log(clone, "all-fixes")) == 2
+
+
+@pytest.mark.wide
+def test_what_upstream_has_taken_is_not_inserted_once_more(checkout: Path, clone: Path) -> None:
+    """A method and the empty line before the next one: after it the patch's context stands as before."""
+    line = toy_line(checkout)
+    fix, place = line.series / "04-method", "    def _save("
+    run(line.scratch, "git", "switch", "--quiet", "--create", fix.name, "pristine")
+    rewrite(line.scratch / HOOKED, place, f"    def toy(self):\n        pass\n\n{place}")
+    commit(line.scratch, "Add a method")
+    queue(checkout, "refresh")
+    (fix / "PULL_REQUEST.md").write_text("# A method\n")
+    branch(line, fix, clone)
+    run(clone, "git", "merge", "--quiet", "--ff-only", "method")
+    run(clone, "git", "branch", "-D", "method")
+    assert "all of it: no branch was made" in branch(line, fix, clone)
+    rewrite(clone / HOOKED, f"        pass\n\n{place}", f"        pass  # a toy\n\n{place}")
+    commit_all(clone, "change it")
+    with pytest.raises(PatchQueueError, match=f"04-method does not apply to {HOOKED}"):
+        branch(line, fix, clone)
 
 
 @pytest.mark.wide
@@ -178,11 +205,6 @@ def gone(clone: Path) -> None:
     commit_all(clone, "gone")
 
 
-def dirty(clone: Path) -> None:
-    """Somebody is at work."""
-    (clone / HOOKED).write_text("work\n")
-
-
 def another_project(clone: Path) -> None:
     """A clone of something else."""
     run(clone, "git", "rm", "--quiet", "-r", PACKAGE)
@@ -212,9 +234,8 @@ def no_clone(clone: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (conflict, f"{PATCHES[SECOND]} does not apply to {HOOKED_TOO}: made for sentence-transformers==6.2.0"),
-        pytest.param(gone, f"{PATCHES[SECOND]} does not apply to {HOOKED_TOO}: made for", marks=pytest.mark.wide),
-        (dirty, f"has uncommitted changes in 1 files ({HOOKED}"),
+        (conflict, f"{SECOND} does not apply to {HOOKED_TOO}: made for sentence-transformers==6.2.0"),
+        pytest.param(gone, f"{SECOND} does not apply to {HOOKED_TOO}: made for", marks=pytest.mark.wide),
         (another_project, f"is no clone of sentence-transformers: HEAD has no {PACKAGE}/__init__.py"),
         (nameless, "does not know who commits"),
         (there_already, "has a branch toy-hook already"),
@@ -248,7 +269,7 @@ def test_a_command_that_is_killed_leaves_the_clone_alone(toy: Path, clone: Path,
     killer = tmp_path / "bin" / "git"
     killer.parent.mkdir()
     killer.write_text(
-        f'#!/bin/sh\ncase "$*" in *"am --quiet --3way"*) kill -9 $PPID;; esac\nexec {shutil.which("git")} "$@"\n'
+        f'#!/bin/sh\ncase "$*" in *"cherry-pick"*) kill -9 $PPID;; esac\nexec {shutil.which("git")} "$@"\n'
     )
     killer.chmod(0o755)
     path = f"{killer.parent}{os.pathsep}{os.environ['PATH']}"

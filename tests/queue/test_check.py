@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from toy_queue import FIRST, HOOKED, OWN, PATCHES, SECOND, amend, queue, rewrite, toy_line
+from toy_queue import HOOKED, PATCHES, SECOND, amend, queue, rewrite, toy_line
 
 from patchqueue.git import PatchQueueError
 from patchqueue.rules import check, faults
@@ -50,13 +50,6 @@ def test_check_asks_for_the_text_of_the_pull_request(checkout: Path) -> None:
     (line.fixes[1] / "PULL_REQUEST.md").unlink()
     for fix in line.fixes[:2]:
         assert faults(line, fix) == ["has no PULL_REQUEST.md that begins with '# ' and a title"]
-
-
-def test_check_refuses_own_modules_in_two_fixes(checkout: Path) -> None:
-    """One fix creates an own module, no other touches it but one that needs it."""
-    line = toy_line(checkout)
-    rewrite(line.series / PATCHES[SECOND], HOOKED, OWN)
-    assert f"touches {OWN}, which {FIRST} creates, and does not need that" in "\n".join(faults(line, line.fixes[1]))
 
 
 def test_check_refuses_what_git_would_export_otherwise(checkout: Path) -> None:

@@ -62,6 +62,12 @@ def matches(cell: str, versions: list[tuple[int, ...]]) -> bool:
     return oldest == named and (newest > oldest or "newer" not in cell)
 
 
+def version(line: Line) -> str:
+    """What a line's pyproject.toml calls the fork."""
+    (found,) = re.findall(r'^version = "(.+)"$', (line.root / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    return str(found)
+
+
 def test_the_readmes_table_names_each_line_and_the_stack_it_is_tested_on() -> None:
     """Release, stack, address and installed version are those of the folders and of the pinned requirements."""
     row = re.compile(r"^\| (\S.*) / (\S.*) / (\S.*) \| (\S+) \| `((\S+)\+\S+)` \|$", re.MULTILINE)
@@ -69,7 +75,7 @@ def test_the_readmes_table_names_each_line_and_the_stack_it_is_tested_on() -> No
     assert set(rows) == {NEWEST.upstream[1], *LINES}
     for release, (own, transformers, accelerate, address, installs, _) in rows.items():
         line = LINES.get(release, NEWEST)
-        assert installs == f"{release}+{line.local_version}"
+        assert installs == version(line)
         folder = line.series.relative_to(ROOT).as_posix()
         assert address.strip("`") == (f"#subdirectory={folder}" if release in LINES else "–")
         newest_named = own.split(" to ")[-1].removesuffix("x")  # `4.x to 5.x`: up to 5.
@@ -123,7 +129,7 @@ def test_a_line_installs_by_its_folder_and_direct_url_names_it(
     line = LINES[release]
     run(tmp_path, *installers(tmp_path)[tool], "--no-deps", address(repository, line))
     (found,) = (tmp_path / "venv" / "lib").glob("python*/site-packages/sentence_transformers-*.dist-info")
-    assert found.name == f"sentence_transformers-{release}+{line.local_version}.dist-info"
+    assert found.name == f"sentence_transformers-{version(line)}.dist-info"
     said = json.loads((found / "direct_url.json").read_text("utf-8"))
     assert said["subdirectory"] == line.series.relative_to(ROOT).as_posix()
     assert said["vcs_info"]["commit_id"] == run(repository, "git", "rev-parse", "HEAD").stdout.strip()

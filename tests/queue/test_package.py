@@ -15,19 +15,14 @@ import shutil
 import sys
 import tarfile
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from packaging.metadata import Metadata
-from packaging.requirements import Requirement
 from toy_queue import build, copy_checkout, queue, run
 
-from patchqueue.git import PatchQueueError
 from patchqueue.hatch_build import mark_modified
 from patchqueue.series import PACKAGE, Line, promised
 from patchqueue.tree import upstream_wheel
-from patchqueue.upstream_metadata import project_table
 
 VERSION = "6.2.0+epoch.2"
 DIST_INFO = f"{PACKAGE}-{VERSION}.dist-info"
@@ -83,12 +78,6 @@ def added(line: Line) -> set[str]:
 def package(files: dict[str, bytes]) -> dict[str, bytes]:
     """The files of the import package, in an archive that holds more."""
     return {name: data for name, data in files.items() if name.startswith(f"{PACKAGE}/")}
-
-
-def metadata(files: dict[str, bytes]) -> Metadata:
-    """The validated METADATA of a wheel."""
-    (text,) = [data for name, data in files.items() if name.endswith(".dist-info/METADATA")]
-    return Metadata.from_email(text)
 
 
 def empty_venv(folder: Path) -> tuple[str, ...]:
@@ -162,35 +151,6 @@ def test_a_notice_stays_below_the_lines_that_python_reads_only_at_the_top(line: 
     first, second, third, last = file.read_text().splitlines()
     assert (first[:2], second[:5], last) == ("#!", "# -*-", "# new")
     assert third.startswith("# Modified from")
-
-
-def test_metadata_is_upstreams_but_for_version_description_and_own_extras(
-    line: Line, wheel: dict[str, bytes], upstream: dict[str, bytes]
-) -> None:
-    """Dependencies, extras, people, links and licence are carried over; licence files gain our NOTICE."""
-    ours, theirs = metadata(wheel), metadata(upstream)
-    assert str(ours.version) == VERSION
-    added = {f'{wanted}; extra == "{extra}"' for extra, requires in line.extras for wanted in requires}
-    assert requirements(ours) == requirements(theirs) | {str(Requirement(wanted)) for wanted in added}
-    assert set(ours.provides_extra or []) == {*(theirs.provides_extra or []), *(extra for extra, _ in line.extras)}
-    for field in ("classifiers", "keywords"):
-        assert sorted(getattr(ours, field)) == sorted(getattr(theirs, field))
-    for field in ("name", "summary", "requires_python", "license_expression", "project_urls"):
-        assert getattr(ours, field) == getattr(theirs, field)
-    assert (ours.author_email, ours.maintainer_email) == (theirs.author_email, theirs.maintainer_email)
-    assert sorted(ours.license_files or []) == sorted([*(theirs.license_files or []), "NOTICE"])
-    assert ours.metadata_version == theirs.metadata_version
-
-
-def test_an_extra_of_upstreams_name_is_refused(line: Line) -> None:
-    """Ours never takes the place of upstream's without a word."""
-    with pytest.raises(PatchQueueError, match="upstream has an extra 'train': take ours out"):
-        project_table(replace(line, extras=(("train", ("rich",)),)))
-
-
-def requirements(of: Metadata) -> set[str]:
-    """Requirements in one spelling: upstream writes typing_extensions, hatchling typing-extensions."""
-    return {str(requirement).replace("_", "-") for requirement in of.requires_dist or []}
 
 
 def test_licence_files_are_upstreams_to_the_byte(

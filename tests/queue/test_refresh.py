@@ -85,7 +85,8 @@ def test_a_fix_that_does_not_apply_is_named_and_waits_to_be_applied(checkout: Pa
     kept = (line.series / PATCHES[SECOND]).read_bytes()
     rewrite(line.series / PATCHES[SECOND], "-import os\n", "-import so\n")
     said = queue(checkout, "unpack", check=False).stdout
-    assert f"{PATCHES[SECOND]} does not apply to {HOOKED}" in said and "stand at their start" in said
+    assert f"{PATCHES[SECOND]} does not apply" in said and f"error: patch failed: {HOOKED}:" in said
+    assert f"git switch {SECOND}, git am -3" in said and "branches at their start" in said
     assert len(subjects(line.scratch, SECOND)) == 1 and len(subjects(line.scratch, THIRD)) == 3
     moved = series(checkout)
     assert f"has no commit on {SECOND}" in queue(checkout, "refresh", check=False).stdout
@@ -110,7 +111,7 @@ def test_refresh_puts_an_edited_own_module_into_the_fix_that_creates_it(checkout
     line = toy_line(checkout)
     kept = series(checkout)
     rewrite(checkout / OWN, "hello", "good day")
-    assert "differ from the series" in queue(checkout, "check", check=False).stdout
+    assert f" M {OWN}\n" in queue(checkout, "check", check=False).stdout
     said = queue(checkout, "refresh").stdout
     assert said == f"wrote {line.series / PATCHES[FIRST]}\nwrote {line.tree_id}\n"
     assert '+GREETING = "good day"' in (line.series / PATCHES[FIRST]).read_text("utf-8")
@@ -147,16 +148,17 @@ def test_a_new_branch_becomes_a_folder_and_a_deleted_folder_no_branch(checkout: 
     queue(checkout, "check")
     shutil.rmtree(line.series / "04-second-toy")
     queue(checkout, "unpack")
-    assert "in no patch" in queue(checkout, "refresh").stdout
+    queue(checkout, "refresh")
+    assert "/second_toy.py\n" in queue(checkout, "check", check=False).stdout
     (checkout / OWN).with_name("second_toy.py").unlink()
     queue(checkout, "check")
 
 
-def test_refresh_names_files_that_are_in_no_patch(checkout: Path) -> None:
+def test_check_names_files_that_are_in_no_patch(checkout: Path) -> None:
     """A module put into the checkout alone is no part of the package yet."""
     (checkout / OWN).with_name("forgotten.py").touch()
-    said = queue(checkout, "refresh").stdout
-    assert said == "nothing changed\nin no patch and no feature: sentence_transformers/base/forgotten.py\n"
+    said = queue(checkout, "check", check=False).stdout
+    assert "?? sentence_transformers/base/forgotten.py\n" in said
 
 
 def edit_both_sides(folder: Path) -> None:
@@ -182,6 +184,12 @@ def commit_on_the_stack(folder: Path) -> None:
     commit(toy_line(folder).scratch, "Lost")
 
 
+def commit_beside(folder: Path) -> None:
+    """A branch that is no fix's, which the series would lack and the next tree as well."""
+    run(toy_line(folder).scratch, "git", "switch", "--quiet", "--create", "wip", SECOND)
+    commit_on_the_stack(folder)
+
+
 def drop_the_commits(folder: Path) -> None:
     """A branch reset to the release."""
     run(toy_line(folder).scratch, "git", "branch", "--quiet", "--force", SECOND, "pristine")
@@ -199,6 +207,14 @@ def collide(folder: Path) -> None:
     amend(toy_line(folder).scratch, SECOND, HOOKED, "\nimport json\n", "\nimport ujson\n")
 
 
+def create_anothers_module(folder: Path) -> None:
+    """Two fixes that create the same own module."""
+    tree = toy_line(folder).scratch
+    run(tree, "git", "switch", "--quiet", "--create", "04-again", "pristine")
+    (tree / OWN).write_text("AGAIN = True\n")
+    commit(tree, "Add it again")
+
+
 def replace_tree(folder: Path) -> None:
     """A folder in the tree's place that is no repository."""
     shutil.rmtree(toy_line(folder).scratch)
@@ -211,11 +227,13 @@ def replace_tree(folder: Path) -> None:
         (edit_both_sides, "or has changed on that branch, too"),
         (edit_without_commit, "has uncommitted work"),
         (move_series_on, "holds work which is not in the series"),
-        (commit_on_the_stack, "has commits on stack, which is made from the other branches"),
+        (commit_on_the_stack, "has commits on stack, which is made from the fixes' branches"),
         (drop_the_commits, f"has no commit on {SECOND}"),
         (merge, "holds merges, a series cannot"),
-        (collide, f"{PATCHES[SECOND]} does not apply to {HOOKED}"),
-        (replace_tree, "was not made by `python -m patchqueue unpack`"),
+        (collide, f"{PATCHES[SECOND]} does not apply on top of 'Add a toy module'"),
+        (create_anothers_module, "does not apply on top of 'Count the toys'"),
+        (replace_tree, "was not unpacked from the series as it is now"),
+        (commit_beside, "or on none of these"),
     ],
 )
 def test_refresh_refuses_and_writes_nothing(checkout: Path, spoil: Callable[[Path], None], message: str) -> None:

@@ -96,7 +96,7 @@ def copy_checkout(folder: Path, *, patches: bool) -> Path:
 
 def toy_line(folder: Path) -> Line:
     """The line of a toy checkout, made by hand because `Line.load` refuses a series that is still empty."""
-    return Line(folder, folder / "patches" / NAME, folder / PACKAGE, ("toy_feature",), "epoch.0")
+    return Line(folder, folder / "patches" / NAME, folder / PACKAGE, ("toy_feature",))
 
 
 def make_toy(folder: Path) -> Path:
