@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
@@ -41,15 +39,3 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     folder: Path = tmp_path_factory.mktemp("model")
     return small_model(folder)
-
-
-@pytest.fixture(scope="session")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A release of accelerate or transformers, with its series applied."""
-    from patchqueue.series import Line, build_tree
-
-    @cache
-    def make(name: str) -> Path:
-        return build_tree(Line.find(name, Path(__file__).parents[1]), tmp_path_factory.mktemp("roots") / "tree")
-
-    return make
