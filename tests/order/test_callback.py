@@ -231,7 +231,7 @@ def test_stop_stops_every_rank(stopped: Any) -> None:
     assert "seed: 42, now 43" in first.error
 
 
-@pytest.mark.parametrize("damage", ["missing", {}, {"seed": "x"}])
+@pytest.mark.parametrize("damage", few_of(["missing", {}, {"seed": "x"}], [{"seed": "x"}]))
 def test_a_damaged_manifest_is_one_message(damage: Any, tmp_path: Path, model: str) -> None:
     """Training goes on, also with "stop"."""
     run = run_of(tmp_path, model, stop_after=8)
@@ -328,11 +328,13 @@ def other_data(change: str, run: Run, arguments: dict[str, Any], dataset: Datase
     return runs.sentence_transformer_trainer(run, arguments, dataset)
 
 
-@pytest.mark.parametrize(
-    ("change", "said"), [("a row changed", "values of the dataset: "), ("seed", "seed: 42 on rank 0, 43 on rank 1")]
-)
-def test_ranks_that_disagree_are_warned_or_stopped(change: str, said: str, tmp_path: Path, model: str) -> None:
+DISAGREE = {"a row changed": "values of the dataset: ", "seed": "seed: 42 on rank 0, 43 on rank 1"}
+
+
+@pytest.mark.parametrize("change", few_of(DISAGREE, ["a row changed"]))
+def test_ranks_that_disagree_are_warned_or_stopped(change: str, tmp_path: Path, model: str) -> None:
     """The main process says who disagrees about what, and training goes on as on the release."""
+    said = DISAGREE[change]
     run = run_of(tmp_path, model, trainer=partial(other_data, change), epochs=1)
     first, second = run_ranks(2, attempt, run)
     assert said in first.messages[0] and "do not share one order" in first.messages[0]

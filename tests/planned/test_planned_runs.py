@@ -158,7 +158,10 @@ def test_drop_last_step_is_the_users_choice(tmp_path: Path, model: str) -> None:
 @needs_hook
 @pytest.mark.parametrize(
     ("launch", "multi"),
-    [("ddp", "proportional"), ("ddp", "round_robin"), pytest.param("split", "proportional", marks=WIDE)],
+    [
+        ("ddp", "proportional"),
+        *(pytest.param(*each, marks=WIDE) for each in (("ddp", "round_robin"), ("split", "proportional"))),
+    ],
 )
 def test_several_datasets_have_exact_lengths(launch: str, multi: str, tmp_path: Path, model: str) -> None:
     """Proportional sampling uses each row of each dataset once; round robin takes as many steps of each."""
