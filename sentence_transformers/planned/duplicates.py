@@ -7,12 +7,13 @@ conflict if they share a value that is strong in at least one of them.
 Guarantee: two rows share a value number exactly if they share a 64-bit identity. A value without a number can never
 make a conflict: it is in one row alone, or weak in all of them. Columns share one space of numbers.
 
-Cost: one sort of the cells (rows × columns), linear but for that. Kept: 8 to 11 bytes a row and column; peak while
-building: about 32, the identities included.
+Cost: sorts of about ``_PIECE`` cells (rows × columns) each, linear but for that. Kept: 8 to 11 bytes a row and column;
+peak while building: about 28, the identities included, and 12 more for weak columns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -27,6 +28,8 @@ Part = Literal["all", "strong", "weak"]
 
 MAX_ROWS = 2**31 - 1  # rows are int32
 
+_PIECE = 1 << 18  # cells that are looked at together
+_PARTS = 128
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, odd: a bijection that spreads small integers
 
 
@@ -141,44 +144,89 @@ def group_by_value(identities: npt.NDArray[np.integer], strong_columns: int | No
     strong = columns if strong_columns is None else min(strong_columns, columns)
     identities = np.ascontiguousarray(identities)
     # Cells of strong columns come first; a weak cell whose row holds its value in a strong one does not count.
-    weak = identities[:, strong:]
-    kept = np.flatnonzero(~(weak[:, :, None] == identities[:, None, :strong]).any(axis=2))
-    flat = np.concatenate([identities[:, :strong].reshape(-1), weak.reshape(-1)[kept]])
+    flat, kept = identities.reshape(-1), np.empty(0, np.int64)
+    if strong < columns:
+        weak = identities[:, strong:]
+        kept = np.flatnonzero(~(weak[:, :, None] == identities[:, None, :strong]).any(axis=2))
+        flat = np.concatenate([identities[:, :strong].reshape(-1), weak.reshape(-1)[kept]])
     cells, sizes, strong_sizes = _numbered_cells(flat, rows * strong, strong, kept // max(columns - strong, 1))
-    numbers = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-    firm = cells < rows * strong
-    row_values = np.full((rows, columns), -1, dtype=np.int32)
-    members = np.empty(len(cells), dtype=np.int32)
-    places = [(firm, cells[firm], strong, 0), (~firm, kept[cells[~firm] - rows * strong], columns - strong, strong)]
-    for part, places_of_part, width, first in places:
-        members[part] = places_of_part // max(width, 1)
-        row_values[members[part], first + places_of_part % max(width, 1)] = numbers[part]
     starts: IntArray = np.zeros(len(sizes) + 1, dtype=np.int32 if rows * columns < 2**31 else np.int64)
     np.cumsum(sizes, out=starts[1:])
+    row_values = np.full((rows, columns), -1, dtype=np.int32)
+    members = np.empty(len(cells), dtype=np.int32)
+    for low, high in _spans(starts):
+        piece = cells[starts[low] : starts[high]]
+        numbers = np.repeat(np.arange(low, high, dtype=np.int32), sizes[low:high])
+        row, column = _places(piece, kept, rows, strong, columns)
+        members[starts[low] : starts[high]] = row
+        row_values[row, column] = numbers
     return Duplicates(row_values, members, starts, strong_sizes, strong)
+
+
+def _places(cells: IntArray, kept: IntArray, rows: int, strong: int, columns: int) -> tuple[IntArray, IntArray]:
+    """Row and column of each cell; ``kept`` are the weak ones that count."""
+    row, column = np.divmod(cells, max(strong, 1))
+    weak = np.flatnonzero(cells >= rows * strong)
+    if len(weak):
+        row[weak], column[weak] = np.divmod(kept[cells[weak] - rows * strong], columns - strong)
+        column[weak] += strong
+    return row, column
 
 
 def _numbered_cells(
     flat: npt.NDArray[np.integer], strong_cells: int, strong: int, weak_rows: IntArray
 ) -> tuple[IntArray, IntArray, IntArray]:
     """Cells of the values that make conflicts, by rising size of the values; the sizes, and of strong cells alone."""
-    cells, begins = _grouped_cells(flat)
+    found = [_conflicting(part, flat[part], strong_cells, strong, weak_rows) for part in _parts(flat)]
+    cells, sizes, strong_sizes = (np.concatenate(each) for each in zip(*found))
+    del found
+    by_size = stable_argsort(sizes)
+    starts = (np.cumsum(sizes, dtype=np.int64) - sizes)[by_size]
+    sizes, strong_sizes = sizes[by_size], strong_sizes[by_size]
+    ordered, ends = np.empty_like(cells), np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    for low, high in _spans(ends):
+        ordered[ends[low] : ends[high]] = cells[ragged(starts[low:high], sizes[low:high])]
+    return ordered, sizes, strong_sizes
+
+
+def _spans(starts: IntArray) -> Iterator[tuple[int, int]]:
+    """Runs of values that together hold about ``_PIECE`` cells."""
+    low = 0
+    while low < len(starts) - 1:
+        high = max(int(np.searchsorted(starts, starts[low] + _PIECE, side="right")) - 1, low + 1)
+        yield low, high
+        low = high
+
+
+def _parts(flat: npt.NDArray[np.integer]) -> Iterator[IntArray]:
+    """Cells in parts of about ``_PIECE``, equal identities always in the same part; parts by rising key."""
+    index_type = np.int32 if len(flat) < 2**31 else np.int64
+    count = max(min(_PARTS, len(flat) // _PIECE), 1)
+    part_of = np.empty(len(flat), dtype=np.uint8)
+    for low in range(0, len(flat), _PIECE):
+        keys = flat[low : low + _PIECE].astype(np.uint64) * _SPREAD
+        part_of[low : low + _PIECE] = ((keys >> np.uint64(32)) * np.uint64(count)) >> np.uint64(32)
+    for part in range(count):
+        yield np.flatnonzero(part_of == part).astype(index_type)
+
+
+def _conflicting(
+    part: IntArray, identities: npt.NDArray[np.integer], strong_cells: int, strong: int, weak_rows: IntArray
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Of some cells, those of values that make conflicts, grouped; the sizes, and of strong cells alone."""
+    cells, begins = _grouped_cells(identities)
+    cells = part[cells]
     firm = cells < strong_cells
-    rows = np.empty_like(cells)
-    rows[firm] = cells[firm] // max(strong, 1)
+    rows = cells // max(strong, 1)
     rows[~firm] = weak_rows[cells[~firm] - strong_cells]
     first = begins.copy()  # of a value that a row holds twice, the first cell counts
     first[1:] |= rows[1:] != rows[:-1]
     cells, begins, firm = cells[first], begins[first], firm[first]
-    del rows, first
     starts = np.flatnonzero(begins)
     sizes = np.diff(np.append(starts, len(cells)))
     strong_sizes = np.add.reduceat(firm, starts, dtype=np.int64) if len(starts) else sizes
     counts = (sizes >= 2) & (strong_sizes > 0)
-    starts, sizes, strong_sizes = starts[counts], sizes[counts], strong_sizes[counts]
-    by_size = stable_argsort(sizes)
-    starts, sizes = starts[by_size], sizes[by_size]
-    return cells[ragged(starts, sizes)], sizes, strong_sizes[by_size].astype(np.int32)
+    return cells[np.repeat(counts, sizes)], sizes[counts].astype(np.int32), strong_sizes[counts].astype(np.int32)
 
 
 def _grouped_cells(flat: npt.NDArray[np.integer]) -> tuple[IntArray, Mask]:
