@@ -130,7 +130,7 @@ def test_run_cut_off_from_the_other_host_continues_exactly(mode: str, pair: Host
 SCRIPT = """
 import json, os, sys
 from functools import partial
-import hosts, test_nodes
+from launch import hosts, test_nodes
 from conformance import runs
 owner, seconds, run = json.loads(sys.argv[1])
 trainer = partial(test_nodes.cut_off_trainer, hosts.Hosts(owner)) if owner else None
@@ -169,8 +169,8 @@ def test_same_torchrun_command_continues_after_the_link_was_down(
     pair: Hosts, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The link goes down, torchrun ends on both hosts and names the lost peer; up again, the same command resumes."""
-    here = Path(__file__).parent
-    paths = [str(here), str(here.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    tests = Path(__file__).parents[1]
+    paths = [str(tests), str(tests.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     run = run_of(tmp_path / "cut", model, {})
     ends = torchrun(pair, tmp_path, run, cut=True)
