@@ -68,14 +68,14 @@ def _start(line: Line, clone: Path, onto: str, name: str) -> str:
 
 
 def _committer(clone: Path) -> dict[str, str]:
-    """Who commits in `clone`, by its owner's settings, for the environment of git elsewhere."""
+    """Who commits in `clone`, by its owner's settings, and when, for the environment of git elsewhere."""
     done = run(["git", "var", "GIT_COMMITTER_IDENT"], clone, dict(os.environ))
-    ident = re.fullmatch(r"(.+) <(.+)> \d+ [+-]\d+\n", done.stdout)
+    ident = re.fullmatch(r"(.+) <(.+)> (\d+ [+-]\d+)\n", done.stdout)
     if ident is None:
         raise PatchQueueError(
             f"git does not know who commits in {clone}: git -C {clone} config user.name 'Your Name', and user.email."
         )
-    return {"GIT_COMMITTER_NAME": ident[1], "GIT_COMMITTER_EMAIL": ident[2]}
+    return dict(zip(("GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL", "GIT_COMMITTER_DATE"), ident.groups(), strict=True))
 
 
 def _commit(line: Line, fix: Path, tree: Path, who: dict[str, str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -112,14 +113,15 @@ def test_trailers_of_others_go_upstream() -> None:
 
 
 def test_an_author_can_be_reached(checkout: Path, clone: Path) -> None:
-    """Who makes the branch takes the place of one to whom nobody can write; the date stays."""
+    """Who makes the branch takes the place of one to whom nobody can write; the date stays, and the commit is of now."""
     line = toy_line(checkout)
     patch = line.series / PATCHES[SECOND]
     rewrite(patch, "contributor@example.org", "maintainers@fork.example")
     rewrite(patch, patch.read_text().partition("\nDate: ")[2].partition("\n")[0], "Sun, 6 Feb 2022 08:00:00 +0100")
     branch(line, patch.parent, clone)
-    said = run(clone, "git", "log", "-1", "--format=%an %ae %aI", "toy-hook").stdout
-    assert said == "A Maintainer maintainer@example.org 2022-02-06T08:00:00+01:00\n"
+    said = run(clone, "git", "log", "-1", "--format=%an %ae %aI%n%ct", "toy-hook").stdout
+    assert said.partition("\n")[0] == "A Maintainer maintainer@example.org 2022-02-06T08:00:00+01:00"
+    assert abs(int(said.partition("\n")[2]) - time.time()) < 3600
 
 
 @pytest.mark.parametrize("squashed", [False, True])
