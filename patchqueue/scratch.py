@@ -32,13 +32,14 @@ _COMMENT = "# The git tree of the release with all fixes: written by refresh, co
 
 def unpack(line: Line) -> Path:
     """Make the tree from the series, the stack checked out; one made from this very series is kept, work included."""
-    tree, made_from = line.scratch, line.scratch / ".git" / "patchqueue"
-    if made_from.is_file() and made_from.read_text() == line.digest:
+    tree = line.scratch
+    if is_unpacked(line):
         return tree
-    if tree.exists() and (not made_from.is_file() or _work(tree)):
+    if tree.exists() and (not (tree / ".git" / "patchqueue").is_file() or work(tree)):
         raise PatchQueueError(
             f"{tree} holds work which is not in the series, and was not unpacked from the series as it is now. Save "
-            f"the work (git format-patch), delete the tree, unpack, and apply it there (git am -3)."
+            f"the work (git format-patch), delete the tree, unpack; then, on its branch, git reset --hard {PRISTINE} "
+            f"and git am -3."
         )
     fresh = tree.with_name(f"{tree.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -51,6 +52,12 @@ def unpack(line: Line) -> Path:
         start = f"{tree} has their branches at their start: CONTRIBUTING.md, 'Move to a new release'."
         raise PatchQueueError("\n".join([*faults, start]))
     return tree
+
+
+def is_unpacked(line: Line) -> bool:
+    """Whether the tree was made from this very series."""
+    made_from = line.scratch / ".git" / "patchqueue"
+    return made_from.is_file() and made_from.read_text() == line.digest
 
 
 def lay_out(line: Line, tree: Path) -> list[str]:
@@ -170,7 +177,7 @@ def _unfinished(tree: Path) -> str:
     return "an unfinished am or rebase" if stopped else git(tree, "status", "--porcelain").rstrip()
 
 
-def _work(tree: Path) -> str:
+def work(tree: Path) -> str:
     """What is not in the series, or not any more: changes, commits and stashes."""
     return _unfinished(tree) or git(
         tree, "rev-list", "HEAD", "--branches", "--glob=refs/stash*", "--not", "--glob=refs/unpacked/*"

@@ -113,7 +113,7 @@ def test_trailers_of_others_go_upstream() -> None:
 
 
 def test_an_author_can_be_reached(checkout: Path, clone: Path) -> None:
-    """Who makes the branch takes the place of one to whom nobody can write; the date stays, and the commit is of now."""
+    """Who makes the branch takes the place of one to whom nobody can write; the date stays; committed now."""
     line = toy_line(checkout)
     patch = line.series / PATCHES[SECOND]
     rewrite(patch, "contributor@example.org", "maintainers@fork.example")

@@ -48,8 +48,9 @@ def test_unpack_keeps_work_that_is_not_in_the_series(checkout: Path) -> None:
     """Running it twice changes nothing, and when the series has moved on it refuses to overwrite."""
     line = toy_line(checkout)
     amend(line.scratch, SECOND, HOOKED, "import os  # a toy", "import os  # my toy")
-    queue(checkout, "unpack")
+    assert "is unpacked already; left as it is" in queue(checkout, "unpack").stdout
     assert "my toy" in (line.scratch / HOOKED).read_text("utf-8")
+    assert queue(checkout, "check").stdout.endswith("holds work that refresh has not written\n")
     rewrite(line.series / PATCHES[FIRST], "Symptom", "The symptom")
     done = queue(checkout, "unpack", check=False)
     assert done.returncode == 1
@@ -137,21 +138,23 @@ def test_refresh_exports_a_branch_that_was_amended_and_stacks_anew(checkout: Pat
 
 @pytest.mark.wide
 def test_a_new_branch_becomes_a_folder_and_a_deleted_folder_no_branch(checkout: Path) -> None:
-    """Refresh takes up what is new; a fix is dropped by deleting its folder and its own module."""
-    line = toy_line(checkout)
+    """Refresh takes up what is new, for the editable install, too; a fix goes with its folder and its own module."""
+    line, link = toy_line(checkout), checkout / "build" / "editable" / OWN
+    link.parent.mkdir(parents=True)
     run(line.scratch, "git", "switch", "--quiet", "--create", "04-second-toy", "pristine")
     (line.scratch / OWN).with_name("second_toy.py").write_text("SECOND = 2\n")
     commit(line.scratch, "Add another toy")
     queue(checkout, "refresh")
     (checkout / "patches/sentence-transformers/6.2.0/04-second-toy/PULL_REQUEST.md").write_text("# Another\n")
     assert (checkout / OWN).with_name("second_toy.py").read_text() == "SECOND = 2\n"
+    assert link.with_name("second_toy.py").read_text() == "SECOND = 2\n"
     queue(checkout, "check")
     shutil.rmtree(line.series / "04-second-toy")
-    queue(checkout, "unpack")
     queue(checkout, "refresh")
     assert "/second_toy.py\n" in queue(checkout, "check", check=False).stdout
     (checkout / OWN).with_name("second_toy.py").unlink()
     queue(checkout, "check")
+    assert link.exists() and not link.with_name("second_toy.py").is_symlink()
 
 
 def test_check_names_files_that_are_in_no_patch(checkout: Path) -> None:
