@@ -8,7 +8,7 @@ from pathlib import Path
 
 from patchqueue.git import PatchQueueError, git
 from patchqueue.scratch import export, lay_out
-from patchqueue.series import Line, mails, needs, promised
+from patchqueue.series import Line, letter, mails, needs, paths, promised, stays_here
 from patchqueue.tree import PRISTINE, build_tree
 
 _TRAILERS = {"Forwarded": r"no|https?://\S+", "Drop-When": r"\S.*"}
@@ -29,10 +29,22 @@ def check(line: Line) -> None:
 def faults(line: Line, fix: Path) -> list[str]:
     """What the text of a fix shows."""
     found = []
-    text = fix / "PULL_REQUEST.md"
+    file = fix / "PULL_REQUEST.md"
+    text = file.read_text("utf-8") if file.is_file() else ""
+    # What waits for another package's release cures nothing that could be shown before it.
+    shows = not stays_here(fix) and "\nTo be filed after " not in letter(fix)
     # A line for an older release, which lies in its own folder, is for no pull request.
-    if line.series != line.root and not (text.is_file() and text.read_text("utf-8").startswith("# ")):
+    if line.series == line.root:
+        pass
+    elif not text.startswith("# "):
         found.append("has no PULL_REQUEST.md that begins with '# ' and a title")
+    elif shows and [len(re.findall(rf"^```{kind}\n", text, re.MULTILINE)) for kind in ("python", "text")] != [1, 2]:
+        found.append(
+            "PULL_REQUEST.md has no reproduction: add one ```python block, and two ```text blocks with what it prints "
+            "before and after; or say in Drop-When that the fix is not for upstream"
+        )
+    if not any(re.fullmatch(r"tests/(?:.+/)?test_\w+\.py", path) for path in paths(fix)):
+        found.append("has no test: add one to the patch, tests/…/test_*.py at upstream's own path")
     for patch in mails(fix):
         message = patch.read_text("utf-8").partition("\ndiff --git ")[0]
         *body, trailers = message.partition("\n\n")[2].strip().split("\n\n")

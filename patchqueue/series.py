@@ -43,10 +43,19 @@ def paths(fix: Path) -> set[str]:
     return {path for patch in mails(fix) for path, _, _ in promised(patch)}
 
 
+def letter(fix: Path) -> str:
+    """The headers and the message of a fix's last commit."""
+    return mails(fix)[-1].read_text("utf-8").partition("\ndiff --git ")[0]
+
+
 def needs(fix: Path) -> str:
     """The fix that this one stands on; empty where that is the release, as it should be."""
-    message = mails(fix)[-1].read_text("utf-8").partition("\ndiff --git ")[0]
-    return "".join(re.findall(r"^Needs: (\S+)$", message, re.MULTILINE))
+    return "".join(re.findall(r"^Needs: (\S+)$", letter(fix), re.MULTILINE))
+
+
+def stays_here(fix: Path) -> bool:
+    """Whether its Drop-When says that it is not for upstream."""
+    return bool(re.search(r"^Drop-When: (?:.*\n )*.*not for upstream", letter(fix), re.MULTILINE))
 
 
 @dataclass(frozen=True)

@@ -75,11 +75,15 @@ def test_a_fix_becomes_a_branch_and_the_text_is_printed(line: Line, fixes: dict[
     before = run(clone, "git", "status", "--branch", "--porcelain").stdout
     said = branch(line, fixes[SECOND], clone, "v6.2.0")
     assert log(clone, "toy-hook") == ["A Contributor, A Maintainer: Hook the toy in"]
-    assert run(clone, "git", "diff", "--name-only", "HEAD", "toy-hook").stdout.split() == [HOOKED_TOO, HOOKED]
+    assert run(clone, "git", "diff", "--name-only", "HEAD", "toy-hook").stdout.split() == [
+        HOOKED_TOO,
+        HOOKED,
+        "tests/test_hook.py",
+    ]
     assert run(clone, "git", "status", "--branch", "--porcelain").stdout == before
     assert (clone / HOOKED).read_text() == "work\n"
     assert "git push <your fork> toy-hook" in said
-    assert said.endswith("\n\nTitle: A toy\n\nSymptom, cause, change.")
+    assert "\n\nTitle: A toy\n\nSymptom, cause," in said and said.endswith("two toys\n```")
 
 
 @pytest.mark.wide

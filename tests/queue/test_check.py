@@ -23,6 +23,7 @@ def test_check_has_nothing_to_object_to_in_a_fresh_export(toy: Path) -> None:
         ("Drop-When: the toys are put away\n", "", "has no trailer 'Drop-When: …'"),
         ("Symptom, cause, change, and how it was tested.\n\n", "", "explains nothing"),
         (HOOKED, "setup.py", "touches setup.py: a patch may touch"),
+        ("tests/test_hook.py", "tests/hook.py", "has no test: add one to the patch"),
         ("\nindex ", "\ndeleted file mode 100644\nindex ", "deletes"),
     ],
 )
@@ -50,6 +51,17 @@ def test_check_asks_for_the_text_of_the_pull_request(checkout: Path) -> None:
     (line.fixes[1] / "PULL_REQUEST.md").unlink()
     for fix in line.fixes[:2]:
         assert faults(line, fix) == ["has no PULL_REQUEST.md that begins with '# ' and a title"]
+
+
+@pytest.mark.parametrize("language", ["python", "text"])
+def test_check_asks_for_a_reproduction_and_its_output(checkout: Path, language: str) -> None:
+    """Of what is for upstream."""
+    line = toy_line(checkout)
+    fix = line.fixes[1]
+    rewrite(fix / "PULL_REQUEST.md", f"```{language}\n", "```\n")
+    assert "PULL_REQUEST.md has no reproduction: add one ```python block" in faults(line, fix)[0]
+    rewrite(line.series / PATCHES[SECOND], "put away", "put away;\n not for upstream")
+    assert faults(line, fix) == []
 
 
 def test_check_refuses_what_git_would_export_otherwise(checkout: Path) -> None:

@@ -13,6 +13,7 @@ from toy_queue import (
     OWN,
     PATCHES,
     SECOND,
+    TEXT,
     THIRD,
     amend,
     commit,
@@ -143,9 +144,11 @@ def test_a_new_branch_becomes_a_folder_and_a_deleted_folder_no_branch(checkout: 
     link.parent.mkdir(parents=True)
     run(line.scratch, "git", "switch", "--quiet", "--create", "04-second-toy", "pristine")
     (line.scratch / OWN).with_name("second_toy.py").write_text("SECOND = 2\n")
+    (line.scratch / "tests").mkdir()
+    (line.scratch / "tests" / "test_second.py").write_text("def test_second() -> None:\n    assert True\n")
     commit(line.scratch, "Add another toy")
     queue(checkout, "refresh")
-    (checkout / "patches/sentence-transformers/6.2.0/04-second-toy/PULL_REQUEST.md").write_text("# Another\n")
+    (checkout / "patches/sentence-transformers/6.2.0/04-second-toy/PULL_REQUEST.md").write_text(TEXT)
     assert (checkout / OWN).with_name("second_toy.py").read_text() == "SECOND = 2\n"
     assert link.with_name("second_toy.py").read_text() == "SECOND = 2\n"
     queue(checkout, "check")
