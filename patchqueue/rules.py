@@ -8,7 +8,7 @@ from pathlib import Path
 
 from patchqueue.git import PatchQueueError, git
 from patchqueue.scratch import export, lay_out
-from patchqueue.series import Line, letter, mails, needs, paths, promised, stays_here
+from patchqueue.series import Line, letter, mails, needs, paths, promised
 from patchqueue.tree import PRISTINE, build_tree
 
 _TRAILERS = {"Forwarded": r"no|https?://\S+", "Drop-When": r"\S.*"}
@@ -32,13 +32,16 @@ def faults(line: Line, fix: Path) -> list[str]:
     file = fix / "PULL_REQUEST.md"
     text = file.read_text("utf-8") if file.is_file() else ""
     # What waits for another package's release cures nothing that could be shown before it.
-    shows = not stays_here(fix) and "\nTo be filed after " not in letter(fix)
+    shows = not re.search("not for upstream|^To be filed after ", letter(fix), re.MULTILINE)
     # A line for an older release, which lies in its own folder, is for no pull request.
-    if line.series == line.root:
-        pass
-    elif not text.startswith("# "):
+    wanted = line.series != line.root
+    if wanted and not text.startswith("# "):
         found.append("has no PULL_REQUEST.md that begins with '# ' and a title")
-    elif shows and [len(re.findall(rf"^```{kind}\n", text, re.MULTILINE)) for kind in ("python", "text")] != [1, 2]:
+    elif (
+        wanted
+        and shows
+        and [len(re.findall(rf"^```{kind}\n", text, re.MULTILINE)) for kind in ("python", "text")] != [1, 2]
+    ):
         found.append(
             "PULL_REQUEST.md has no reproduction: add one ```python block, and two ```text blocks with what it prints "
             "before and after; or say in Drop-When that the fix is not for upstream"

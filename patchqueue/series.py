@@ -53,11 +53,6 @@ def needs(fix: Path) -> str:
     return "".join(re.findall(r"^Needs: (\S+)$", letter(fix), re.MULTILINE))
 
 
-def stays_here(fix: Path) -> bool:
-    """Whether its Drop-When says that it is not for upstream."""
-    return bool(re.search(r"^Drop-When: (?:.*\n )*.*not for upstream", letter(fix), re.MULTILINE))
-
-
 @dataclass(frozen=True)
 class Line:
     """One series, with the `[tool.patchqueue]` table that says how it is built, if it is."""
@@ -82,7 +77,9 @@ class Line:
 
     @classmethod
     def find(cls, name: str, checkout: Path) -> Line:
-        """The line of a series, or of a fix in it: a folder, or `package/release[/fix]` under `checkout`/patches."""
+        """The line of a series or a fix: a folder, `package/release[/fix]` under patches/, or a fix's name."""
+        if name[:2].isdigit():  # a fix of the checkout's own line
+            name = str(cls.load(checkout).series / name)
         folders = [folder for folder in (checkout / "patches" / name, checkout / name) if folder.is_dir()]
         around = [each for folder in folders for each in (folder, folder.parent) if (each / "upstream.txt").is_file()]
         if not around:
