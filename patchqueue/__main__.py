@@ -9,7 +9,7 @@ from pathlib import Path
 from patchqueue.clone import branch
 from patchqueue.git import PatchQueueError
 from patchqueue.rules import check
-from patchqueue.scratch import is_unpacked, link_farm, refresh, unpack, work
+from patchqueue.scratch import link_farm, refresh, unpack, work
 from patchqueue.series import Line
 
 _COMMANDS = {
@@ -48,12 +48,11 @@ def _run(chosen: argparse.Namespace) -> str:
         return branch(line, fix, chosen.clone, chosen.onto)
     if chosen.command == "check":
         check(line)
-        said = f"{len(line.fixes)} fixes: nothing to object"
-        left = is_unpacked(line) and work(line.scratch)
-        return f"{said}; but {line.scratch} holds work that refresh has not written" if left else said
+        left = f", but {line.scratch} holds work that refresh has not written" if work(line) else ""
+        return f"{len(line.fixes)} fixes: nothing to object{left}"
     if chosen.command == "unpack":
-        kept = "is unpacked already; left as it is" if is_unpacked(line) else "is unpacked"
-        said = f"{unpack(line)} {kept}: work there with git, commit, then refresh"
+        kept = " already; its work is left as it is" if work(line) else ": work there with git, commit, then refresh"
+        said = f"{unpack(line)} is unpacked{kept}"
     else:
         said = "\n".join(f"wrote {file}" for file in refresh(line)) or "nothing changed"
     if line.modules and (line.root / "build" / "editable").exists():  # own modules come and go

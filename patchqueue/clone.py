@@ -37,10 +37,7 @@ def branch(line: Line, fix: Path | None, clone: Path, onto: str = "HEAD") -> str
         git(tree, "checkout", "--quiet", "--detach", start)
         release = (f"{PRISTINE}:refs/release/{PRISTINE}", "refs/unpacked/*:refs/release/*")
         git(tree, "fetch", "--quiet", "--no-tags", str(unpack(line)), *release)
-        try:
-            said = [f"  {each.name}: {_commit(line, each, tree, who)}" for each in wanted]
-        except PatchQueueError as error:
-            raise error if fix else PatchQueueError(f"{error}\nOr make the others' branches, one by one.") from error
+        said = [f"  {each.name}: {_commit(line, each, tree, who)}" for each in wanted]
         if git(tree, "rev-parse", "HEAD").strip() == start:
             return "\n".join([f"{clone} has at {onto} all of it: no branch was made.", *said])
         git(clone, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", str(tree), f"HEAD:refs/heads/{name}")
@@ -143,5 +140,6 @@ def _try(line: Line, fix: Path, tree: Path, *command: str) -> None:
             f"{fix.name} does not apply to {', '.join(names)}: made for {'=='.join(line.upstream)}, it finds other "
             f"lines. Nothing was changed. By hand, in the clone (leave Forwarded and Drop-When out):\n"
             f"  git switch --create {fix.name.partition('-')[2]}; git fetch {line.scratch} {fix.name}; "
-            f"git cherry-pick --edit FETCH_HEAD{diffs}\nThe text is {fix / 'PULL_REQUEST.md'}."
+            f"git cherry-pick --edit FETCH_HEAD{diffs}\n"
+            f"The text is {fix / 'PULL_REQUEST.md'}. Of a whole series, the others can go one by one."
         ) from error

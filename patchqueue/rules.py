@@ -29,23 +29,15 @@ def check(line: Line) -> None:
 def faults(line: Line, fix: Path) -> list[str]:
     """What the text of a fix shows."""
     found = []
-    file = fix / "PULL_REQUEST.md"
-    text = file.read_text("utf-8") if file.is_file() else ""
-    # What waits for another package's release cures nothing that could be shown before it.
+    text = "".join(file.read_text("utf-8") for file in fix.glob("PULL_REQUEST.md"))
+    blocks = re.findall("^```(python|text)$", text, re.MULTILINE)
+    # What waits for another package's release has nothing to show before it.
     shows = not re.search("not for upstream|^To be filed after ", letter(fix), re.MULTILINE)
     # A line for an older release, which lies in its own folder, is for no pull request.
-    wanted = line.series != line.root
-    if wanted and not text.startswith("# "):
+    if line.series != line.root and not text.startswith("# "):
         found.append("has no PULL_REQUEST.md that begins with '# ' and a title")
-    elif (
-        wanted
-        and shows
-        and [len(re.findall(rf"^```{kind}\n", text, re.MULTILINE)) for kind in ("python", "text")] != [1, 2]
-    ):
-        found.append(
-            "PULL_REQUEST.md has no reproduction: add one ```python block, and two ```text blocks with what it prints "
-            "before and after; or say in Drop-When that the fix is not for upstream"
-        )
+    elif line.series != line.root and shows and blocks != ["python", "text", "text"]:
+        found.append("PULL_REQUEST.md reproduces nothing: add a ```python and two ```text blocks, before and after")
     if not any(re.fullmatch(r"tests/(?:.+/)?test_\w+\.py", path) for path in paths(fix)):
         found.append("has no test: add one to the patch, tests/…/test_*.py at upstream's own path")
     for patch in mails(fix):

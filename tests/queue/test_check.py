@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
-from toy_queue import HOOKED, PATCHES, SECOND, amend, queue, rewrite, toy_line
+from toy_queue import FIRST, HOOKED, PATCHES, SECOND, THIRD, amend, queue, rewrite, toy_line
 
 from patchqueue.git import PatchQueueError
 from patchqueue.rules import check, faults
@@ -59,9 +60,17 @@ def test_check_asks_for_a_reproduction_and_its_output(checkout: Path, language: 
     line = toy_line(checkout)
     fix = line.fixes[1]
     rewrite(fix / "PULL_REQUEST.md", f"```{language}\n", "```\n")
-    assert "PULL_REQUEST.md has no reproduction: add one ```python block" in faults(line, fix)[0]
+    assert "PULL_REQUEST.md reproduces nothing: add a ```python" in faults(line, fix)[0]
     rewrite(line.series / PATCHES[SECOND], "put away", "put away;\n not for upstream")
     assert faults(line, fix) == []
+
+
+def test_check_names_a_fix_that_is_needed_and_not_there(checkout: Path) -> None:
+    """Before what follows from that."""
+    line = toy_line(checkout)
+    shutil.rmtree(line.fixes[0])
+    said = queue(checkout, "check", check=False).stdout
+    assert said == f"patch queue: {THIRD} says 'Needs: {FIRST}', but no fix before it has that name.\n"
 
 
 def test_check_refuses_what_git_would_export_otherwise(checkout: Path) -> None:

@@ -49,7 +49,7 @@ def test_unpack_keeps_work_that_is_not_in_the_series(checkout: Path) -> None:
     """Running it twice changes nothing, and when the series has moved on it refuses to overwrite."""
     line = toy_line(checkout)
     amend(line.scratch, SECOND, HOOKED, "import os  # a toy", "import os  # my toy")
-    assert "is unpacked already; left as it is" in queue(checkout, "unpack").stdout
+    assert "is unpacked already; its work is left as it is" in queue(checkout, "unpack").stdout
     assert "my toy" in (line.scratch / HOOKED).read_text("utf-8")
     assert queue(checkout, "check").stdout.endswith("holds work that refresh has not written\n")
     rewrite(line.series / PATCHES[FIRST], "Symptom", "The symptom")
@@ -88,7 +88,8 @@ def test_a_fix_that_does_not_apply_is_named_and_waits_to_be_applied(checkout: Pa
     rewrite(line.series / PATCHES[SECOND], "-import os\n", "-import so\n")
     said = queue(checkout, "unpack", check=False).stdout
     assert f"{PATCHES[SECOND]} does not apply" in said and f"error: patch failed: {HOOKED}:" in said
-    assert f"git switch {SECOND}, git am -3" in said and "branches at their start" in said
+    assert f"git switch {SECOND}, git am -3" in said and "does not apply at its start" in said
+    assert said.count("does not apply on top") == 1
     assert len(subjects(line.scratch, SECOND)) == 1 and len(subjects(line.scratch, THIRD)) == 3
     moved = series(checkout)
     assert f"has no commit on {SECOND}" in queue(checkout, "refresh", check=False).stdout
@@ -230,16 +231,16 @@ def replace_tree(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (edit_both_sides, "or has changed on that branch, too"),
+        (edit_both_sides, f"is of {FIRST}, or has changed there, too"),
         (edit_without_commit, "has uncommitted work"),
         (move_series_on, "holds work which is not in the series"),
-        (commit_on_the_stack, "has commits on stack, which is made from the fixes' branches"),
+        (commit_on_the_stack, "has commits on stack, of no fix"),
         (drop_the_commits, f"has no commit on {SECOND}"),
         (merge, "holds merges, a series cannot"),
         (collide, f"{PATCHES[SECOND]} does not apply on top of 'Add a toy module'"),
         (create_anothers_module, "does not apply on top of 'Count the toys'"),
         (replace_tree, "was not unpacked from the series as it is now"),
-        (commit_beside, "or on none of these"),
+        (commit_beside, "has commits on wip, of no fix"),
     ],
 )
 def test_refresh_refuses_and_writes_nothing(checkout: Path, spoil: Callable[[Path], None], message: str) -> None:
