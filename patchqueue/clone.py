@@ -57,7 +57,7 @@ def for_upstream(message: str) -> str:
 
 def one_line_each(text: str) -> str:
     """A text with each paragraph and item on one line: a pull request shows the ends of lines as breaks."""
-    own_lines = r"^```.*?^```\n|^(?:#+ |\|)[^\n]*\n"  # code, headings, tables
+    own_lines = r"^```.*?^```$\n?|^(?:#+ |\|)[^\n]*\n"  # code, headings, tables
     within = r"(?<=\S)\n *(?=\S)(?![-*] |\d+\. |#+ |\||```|\*\*[A-Z])"
     return re.sub(f"(?ms)({own_lines})|{within}", lambda found: found[1] or " ", text)
 
