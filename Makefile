@@ -23,7 +23,7 @@ export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test types quick test-fork test-stack test-pristine test-all test-wide test-lines test-pythons conformance \
-	conformance-pristine results bench bench-quality gpu check unpack refresh outlook clean
+	conformance-pristine results bench bench-quality gpu check outlook clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -127,12 +127,6 @@ check: setup  ## lint and the patch queue
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m patchqueue check
-
-unpack: setup  ## lay the release and the series out as commits under build/
-	$(BIN)/python -m patchqueue unpack
-
-refresh: setup  ## write those commits, and edited own modules, back as the series
-	$(BIN)/python -m patchqueue refresh
 
 test-lines: $(addprefix test-line-,$(LINES)) test-line-5.7.0-newest  ## the matrix and the tests of fixes on the older lines, on their era's stacks, and on their pristine releases
 

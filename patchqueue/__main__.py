@@ -9,7 +9,7 @@ from pathlib import Path
 from patchqueue.clone import branch
 from patchqueue.git import PatchQueueError
 from patchqueue.rules import check
-from patchqueue.scratch import refresh, unpack
+from patchqueue.scratch import link_farm, refresh, unpack, work
 from patchqueue.series import Line
 
 _COMMANDS = {
@@ -46,12 +46,18 @@ def _run(chosen: argparse.Namespace) -> str:
     if chosen.command == "branch":
         fix = next((fix for fix in line.fixes if fix.name == Path(chosen.folder).name), None)
         return branch(line, fix, chosen.clone, chosen.onto)
+    if chosen.command == "check":
+        check(line)
+        left = f", but {line.scratch} holds work that refresh has not written" if work(line) else ""
+        return f"{len(line.fixes)} fixes: nothing to object{left}"
     if chosen.command == "unpack":
-        return f"unpacked in {unpack(line)}: work there with git, commit, then refresh"
-    if chosen.command == "refresh":
-        return "\n".join(f"wrote {file}" for file in refresh(line)) or "nothing changed"
-    check(line)
-    return f"{len(line.fixes)} fixes: nothing to object"
+        kept = " already; its work is left as it is" if work(line) else ": work there with git, commit, then refresh"
+        said = f"{unpack(line)} is unpacked{kept}"
+    else:
+        said = "\n".join(f"wrote {file}" for file in refresh(line)) or "nothing changed"
+    if line.modules and (line.root / "build" / "editable").exists():  # own modules come and go
+        link_farm(line)
+    return said
 
 
 if __name__ == "__main__":

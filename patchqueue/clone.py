@@ -13,7 +13,7 @@ from pathlib import Path
 
 from patchqueue.git import PatchQueueError, git, run
 from patchqueue.scratch import unpack
-from patchqueue.series import Line, mails, needs, paths
+from patchqueue.series import Line, letter, mails, needs, paths
 from patchqueue.tree import PRISTINE
 
 _OURS = re.compile(r"^(?:Forwarded|Drop-When|Needs): .*\n(?: .*\n)*", re.MULTILINE)
@@ -22,6 +22,8 @@ _OURS = re.compile(r"^(?:Forwarded|Drop-When|Needs): .*\n(?: .*\n)*", re.MULTILI
 
 def branch(line: Line, fix: Path | None, clone: Path, onto: str = "HEAD") -> str:
     """Make a branch of one fix, or of all, on a commit of `clone`; what was done, and the text for upstream."""
+    if fix and "not for upstream" in letter(fix):
+        raise PatchQueueError(f"{fix.name} is not for upstream, as its message says: name another fix.")
     wanted = line.chain(fix) if fix else line.fixes
     name = fix.name.partition("-")[2] if fix else "all-fixes"
     start = _start(line, clone, onto, name)
@@ -43,7 +45,7 @@ def branch(line: Line, fix: Path | None, clone: Path, onto: str = "HEAD") -> str
     said.append(f"What is left: git push <your fork> {name}")
     if fix:
         title, _, body = (fix / "PULL_REQUEST.md").read_text("utf-8").partition("\n")
-        said += ["", f"Title: {title.removeprefix('# ')}", "", body.strip()]
+        said += ["", f"Title: {title.removeprefix('# ')}", "", one_line_each(body.strip())]
     return "\n".join([f"{clone} has the branch {name} on {onto}, {start[:12]}:", *said])
 
 
@@ -51,6 +53,13 @@ def for_upstream(message: str) -> str:
     """A commit message as upstream is to see it: without our trailers."""
     body, gap, trailers = message.rstrip("\n").rpartition("\n\n")
     return body + gap + _OURS.sub("", trailers + "\n")
+
+
+def one_line_each(text: str) -> str:
+    """A text with each paragraph and item on one line: a pull request shows the ends of lines as breaks."""
+    own_lines = r"^```.*?^```$\n?|^(?:#+ |\|)[^\n]*\n"  # code, headings, tables
+    within = r"(?<=\S)\n *(?=\S)(?![-*] |\d+\. |#+ |\||```|\*\*[A-Z])"
+    return re.sub(f"(?ms)({own_lines})|{within}", lambda found: found[1] or " ", text)
 
 
 def _start(line: Line, clone: Path, onto: str, name: str) -> str:
@@ -68,14 +77,14 @@ def _start(line: Line, clone: Path, onto: str, name: str) -> str:
 
 
 def _committer(clone: Path) -> dict[str, str]:
-    """Who commits in `clone`, by its owner's settings, for the environment of git elsewhere."""
+    """Who commits in `clone`, by its owner's settings, and when, for the environment of git elsewhere."""
     done = run(["git", "var", "GIT_COMMITTER_IDENT"], clone, dict(os.environ))
-    ident = re.fullmatch(r"(.+) <(.+)> \d+ [+-]\d+\n", done.stdout)
+    ident = re.fullmatch(r"(.+) <(.+)> (\d+ [+-]\d+)\n", done.stdout)
     if ident is None:
         raise PatchQueueError(
             f"git does not know who commits in {clone}: git -C {clone} config user.name 'Your Name', and user.email."
         )
-    return {"GIT_COMMITTER_NAME": ident[1], "GIT_COMMITTER_EMAIL": ident[2]}
+    return dict(zip(("GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL", "GIT_COMMITTER_DATE"), ident.groups(), strict=True))
 
 
 def _commit(line: Line, fix: Path, tree: Path, who: dict[str, str]) -> str:
@@ -123,8 +132,14 @@ def _try(line: Line, fix: Path, tree: Path, *command: str) -> None:
         git(tree, *command)
     except PatchQueueError as error:
         names = git(tree, "diff", "--name-only", "--diff-filter=U").split()
+        if not names:  # an object that the clone lacks, say
+            said = str(error).partition("\n")[2].partition("\n")[0]
+            raise PatchQueueError(f"git could not merge {fix.name}; nothing was changed. It says:\n{said}") from error
+        diffs = "".join(f"; git apply --3way {diff.resolve()}" for diff in sorted(fix.glob("*.diff")))
         raise PatchQueueError(
-            f"{fix.name} does not apply to {', '.join(names) or 'this clone'}: made for {'=='.join(line.upstream)}, "
-            f"it finds other lines. Nothing was changed. To resolve it by hand, in the clone\n  git fetch "
-            f"{line.scratch} {fix.name}; git cherry-pick FETCH_HEAD" + ("" if names else f"\n{error}")
+            f"{fix.name} does not apply to {', '.join(names)}: made for {'=='.join(line.upstream)}, it finds other "
+            f"lines. Nothing was changed. By hand, in the clone (leave Forwarded and Drop-When out):\n"
+            f"  git switch --create {fix.name.partition('-')[2]}; git fetch {line.scratch} {fix.name}; "
+            f"git cherry-pick --edit FETCH_HEAD{diffs}\n"
+            f"The text is {fix / 'PULL_REQUEST.md'}. Of a whole series, the others can go one by one."
         ) from error

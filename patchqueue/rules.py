@@ -8,7 +8,7 @@ from pathlib import Path
 
 from patchqueue.git import PatchQueueError, git
 from patchqueue.scratch import export, lay_out
-from patchqueue.series import Line, mails, needs, promised
+from patchqueue.series import Line, letter, mails, needs, paths, promised
 from patchqueue.tree import PRISTINE, build_tree
 
 _TRAILERS = {"Forwarded": r"no|https?://\S+", "Drop-When": r"\S.*"}
@@ -29,10 +29,17 @@ def check(line: Line) -> None:
 def faults(line: Line, fix: Path) -> list[str]:
     """What the text of a fix shows."""
     found = []
-    text = fix / "PULL_REQUEST.md"
+    text = "".join(file.read_text("utf-8") for file in fix.glob("PULL_REQUEST.md"))
+    blocks = re.findall("^```(python|text)$", text, re.MULTILINE)
+    # What waits for another package's release has nothing to show before it.
+    shows = not re.search("not for upstream|^To be filed after ", letter(fix), re.MULTILINE)
     # A line for an older release, which lies in its own folder, is for no pull request.
-    if line.series != line.root and not (text.is_file() and text.read_text("utf-8").startswith("# ")):
+    if line.series != line.root and not text.startswith("# "):
         found.append("has no PULL_REQUEST.md that begins with '# ' and a title")
+    elif line.series != line.root and shows and blocks != ["python", "text", "text"]:
+        found.append("PULL_REQUEST.md reproduces nothing: add a ```python and two ```text blocks, before and after")
+    if not any(re.fullmatch(r"tests/(?:.+/)?test_\w+\.py", path) for path in paths(fix)):
+        found.append("has no test: add one to the patch, tests/…/test_*.py at upstream's own path")
     for patch in mails(fix):
         message = patch.read_text("utf-8").partition("\ndiff --git ")[0]
         *body, trailers = message.partition("\n\n")[2].strip().split("\n\n")

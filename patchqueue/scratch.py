@@ -35,10 +35,10 @@ def unpack(line: Line) -> Path:
     tree, made_from = line.scratch, line.scratch / ".git" / "patchqueue"
     if made_from.is_file() and made_from.read_text() == line.digest:
         return tree
-    if tree.exists() and (not made_from.is_file() or _work(tree)):
+    if tree.exists() and (not made_from.is_file() or work(line)):
         raise PatchQueueError(
             f"{tree} holds work which is not in the series, and was not unpacked from the series as it is now. Save "
-            f"the work (git format-patch), delete the tree, unpack, and apply it there (git am -3)."
+            f"it (git format-patch), delete the tree, unpack; on its branch git reset --hard pristine, git am -3."
         )
     fresh = tree.with_name(f"{tree.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -48,19 +48,20 @@ def unpack(line: Line) -> Path:
     shutil.rmtree(tree, ignore_errors=True)
     fresh.rename(tree)
     if faults:
-        start = f"{tree} has their branches at their start: CONTRIBUTING.md, 'Move to a new release'."
+        start = f"{tree} has the branch of what does not apply at its start: CONTRIBUTING.md, 'Move to a new release'."
         raise PatchQueueError("\n".join([*faults, start]))
     return tree
 
 
 def lay_out(line: Line, tree: Path) -> list[str]:
     """Make the branches of a tree that holds the release, the stack last; what does not apply."""
-    faults = []
+    faults: list[str] = []
     for step in (*(partial(apply_alone, fix) for fix in line.fixes), partial(apply_stack, line)):
         try:
             step(tree)
         except PatchQueueError as error:
-            faults.append(str(error))
+            if str(error).split()[0] not in " ".join(faults):  # said already, of the patch alone
+                faults.append(str(error))
     return faults
 
 
@@ -81,8 +82,9 @@ def refresh(line: Line) -> list[Path]:
         lost = sorted({fix.name for fix in line.fixes} - {fix.name for fix in fresh.fixes if mails(fix)})
         if lost:
             raise PatchQueueError(
-                f"{tree} has no commit on {', '.join(lost)}: git branch --force NAME refs/unpacked/NAME; "
-                f"or, to drop a fix, delete its folder in {line.series} and unpack."
+                f"{tree} has no commit on {', '.join(lost)}: git am -3 its patch there, or git branch --force NAME "
+                f"refs/unpacked/NAME. A broken patch: restore it with git, and unpack. To drop a fix, delete its "
+                f"folder in {line.series} and its own module, and refresh."
             )
         apply_stack(fresh, tree)
         new = {line.series / patch.relative_to(fresh.series): patch.read_bytes() for patch in fresh.patches}
@@ -170,10 +172,12 @@ def _unfinished(tree: Path) -> str:
     return "an unfinished am or rebase" if stopped else git(tree, "status", "--porcelain").rstrip()
 
 
-def _work(tree: Path) -> str:
-    """What is not in the series, or not any more: changes, commits and stashes."""
-    return _unfinished(tree) or git(
-        tree, "rev-list", "HEAD", "--branches", "--glob=refs/stash*", "--not", "--glob=refs/unpacked/*"
+def work(line: Line) -> str:
+    """What of the tree is not in the series, or not any more: changes, commits and stashes."""
+    if not (line.scratch / ".git" / "patchqueue").is_file():
+        return ""
+    return _unfinished(line.scratch) or git(
+        line.scratch, "rev-list", "HEAD", "--branches", "--glob=refs/stash*", "--not", "--glob=refs/unpacked/*"
     )
 
 
@@ -182,10 +186,12 @@ def _refuse(tree: Path) -> None:
     unfinished = _unfinished(tree)
     if unfinished:
         raise PatchQueueError(f"{tree} has uncommitted work; commit or discard it, then refresh:\n{unfinished}")
-    if git(tree, "rev-list", "HEAD", "--branches", "--not", "--glob=refs/unpacked/*", f"--branches={FOLDERS}"):
+    fixes = ("--not", "--glob=refs/unpacked/*", f"--branches={FOLDERS}")
+    if beside := sorted({*git(tree, "log", "--format=%S", "--branches", "HEAD", *fixes).split()}):
         raise PatchQueueError(
-            f"{tree} has commits on {STACK}, which is made from the fixes' branches, or on none of these. Put each on "
-            f"its fix's (git switch, git cherry-pick), then git branch --force {STACK} refs/unpacked/{STACK}, refresh."
+            f"{tree} has commits on {', '.join(beside)}, of no fix. Put each into its fix's: git switch that branch, "
+            f"git cherry-pick --no-commit, git commit --amend. Then git branch -D a branch of your own, git branch "
+            f"--force {STACK} refs/unpacked/{STACK}, refresh."
         )
     if git(tree, "rev-list", "--merges", "--branches", f"^{PRISTINE}"):
         raise PatchQueueError(f"{tree} holds merges, a series cannot: rebase onto {PRISTINE}, then refresh.")
@@ -202,8 +208,8 @@ def _take_over(line: Line, tree: Path) -> None:
             continue
         if others or now != unpacked:
             raise PatchQueueError(
-                f"{path} was edited in {file}, but is not of {fix} alone or has changed on that branch, too: make the "
-                f"edit there, in {tree}, restore {file}, and refresh."
+                f"{path} was edited in {file}, but is of {' and '.join([*others, fix])}, or has changed there, too: "
+                f"restore {file}, make the edit in {tree}, on the branch whose line it is, and refresh."
             )
         git(tree, "checkout", "--quiet", fix)
         shutil.copyfile(file, tree / path)

@@ -43,10 +43,14 @@ def paths(fix: Path) -> set[str]:
     return {path for patch in mails(fix) for path, _, _ in promised(patch)}
 
 
+def letter(fix: Path) -> str:
+    """The headers and the message of a fix's last commit."""
+    return mails(fix)[-1].read_text("utf-8").partition("\ndiff --git ")[0]
+
+
 def needs(fix: Path) -> str:
     """The fix that this one stands on; empty where that is the release, as it should be."""
-    message = mails(fix)[-1].read_text("utf-8").partition("\ndiff --git ")[0]
-    return "".join(re.findall(r"^Needs: (\S+)$", message, re.MULTILINE))
+    return "".join(re.findall(r"^Needs: (\S+)$", letter(fix), re.MULTILINE))
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,9 @@ class Line:
 
     @classmethod
     def find(cls, name: str, checkout: Path) -> Line:
-        """The line of a series, or of a fix in it: a folder, or `package/release[/fix]` under `checkout`/patches."""
+        """The line of a series or a fix: a folder, `package/release[/fix]` under patches/, or a fix's name."""
+        if name[:2].isdigit():  # a fix of the checkout's own line
+            name = str(cls.load(checkout).series / name)
         folders = [folder for folder in (checkout / "patches" / name, checkout / name) if folder.is_dir()]
         around = [each for folder in folders for each in (folder, folder.parent) if (each / "upstream.txt").is_file()]
         if not around:
@@ -94,6 +100,9 @@ class Line:
                 f"{', '.join(empty) or 'any folder NN-name'}. Restore it with git, or install from the whole "
                 f"repository, git+https://…, or from the sdist."
             )
+        for fix in self.fixes:
+            if needs(fix) and needs(fix) not in [each.name for each in self.fixes if each < fix]:
+                raise PatchQueueError(f"{fix.name} says 'Needs: {needs(fix)}', but no fix before it has that name.")
         return self
 
     @property

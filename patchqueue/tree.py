@@ -60,7 +60,8 @@ def start_tree(line: Line, tree: Path) -> None:
                 data, file = wheel.read(name), source.parent / name
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(data if b"\0" in data else data.replace(b"\r\n", b"\n"))
-    git(tree, "init", "--quiet", "--template=")  # no hooks from the machine's template folder
+    # No hooks from the machine's template folder, and no branch but ours.
+    git(tree, "-c", f"init.defaultBranch={STACK}", "init", "--quiet", "--template=")
     git(tree, "config", "core.autocrlf", "false")  # also for the contributor's own git, on Windows
     (tree / ".git" / "info").mkdir(exist_ok=True)
     (tree / ".git" / "info" / "exclude").write_text("__pycache__/\n.pytest_cache/\n")
@@ -72,8 +73,6 @@ def start_tree(line: Line, tree: Path) -> None:
 def apply_alone(fix: Path, tree: Path) -> None:
     """Make a branch of the fix's name: the release, or the fix that it needs, and its patches; blobs as promised."""
     start = needs(fix) or PRISTINE
-    if not git(tree, "rev-parse", "--revs-only", start):
-        raise PatchQueueError(f"{fix.name} has the trailer 'Needs: {start}', but no fix before it has that name.")
     _apply(mails(fix), tree, fix.name, start)
     wanted = {path: blob for patch in mails(fix) for path, _, blob in promised(patch)}
     raw = git(tree, "diff-tree", "-r", "--no-renames", start, fix.name)
@@ -82,8 +81,8 @@ def apply_alone(fix: Path, tree: Path) -> None:
         differing = sorted({path for path, _ in made.items() ^ wanted.items()})
         raise PatchQueueError(
             f"{fix.name} applied, but the result is not what its 'index' lines promise: {', '.join(differing)}. A "
-            f"patch edited by hand, made with other options, or made on the stack in place of the release? Export it "
-            f"again with unpack and refresh."
+            f"patch edited by hand, made with other options, or made on the stack in place of the release? It is "
+            f"applied: unpack, look at its branch, then refresh."
         )
 
 
@@ -128,8 +127,9 @@ def _apply(patches: list[Path], tree: Path, branch: str, start: str) -> None:
             git(tree, "am", "--abort")
         raise PatchQueueError(
             f"{patch.parent.name}/{patch.name} does not apply on top of '{on}':\n{said}\n"
-            f"Made for another release? Unpack, and in that tree git switch {patch.parent.name}, git am -3 the patch. "
-            f"Do two fixes change the same lines? Move those of one, there. Then refresh."
+            f"Is it broken? Restore it with git, and unpack. Made for another release? Unpack, and in that tree "
+            f"git switch {patch.parent.name}, git am -3 the patch; then refresh. "
+            f"Do two fixes change the same lines? Move them apart, or start the branch at that fix and say 'Needs: …'."
         ) from error
 
 

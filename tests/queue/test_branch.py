@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from toy_queue import FIRST, HOOKED, HOOKED_TOO, NAME, PATCHES, SECOND, THIRD, commit, queue, rewrite, run, toy_line
 
-from patchqueue.clone import branch, for_upstream
+from patchqueue.clone import branch, for_upstream, one_line_each
 from patchqueue.git import PatchQueueError
 from patchqueue.series import PACKAGE, Line
 from patchqueue.tree import start_tree
@@ -74,11 +75,16 @@ def test_a_fix_becomes_a_branch_and_the_text_is_printed(line: Line, fixes: dict[
     before = run(clone, "git", "status", "--branch", "--porcelain").stdout
     said = branch(line, fixes[SECOND], clone, "v6.2.0")
     assert log(clone, "toy-hook") == ["A Contributor, A Maintainer: Hook the toy in"]
-    assert run(clone, "git", "diff", "--name-only", "HEAD", "toy-hook").stdout.split() == [HOOKED_TOO, HOOKED]
+    assert run(clone, "git", "diff", "--name-only", "HEAD", "toy-hook").stdout.split() == [
+        HOOKED_TOO,
+        HOOKED,
+        "tests/test_hook.py",
+    ]
     assert run(clone, "git", "status", "--branch", "--porcelain").stdout == before
     assert (clone / HOOKED).read_text() == "work\n"
     assert "git push <your fork> toy-hook" in said
-    assert said.endswith("\n\nTitle: A toy\n\nSymptom, cause, change.")
+    assert "\n\nTitle: A toy\n\nSymptom, cause, change.\n\n```python\n" in said
+    assert said.endswith("\n```\n\n```text\nno toy\n```\n```text\ntwo toys\n```")
 
 
 @pytest.mark.wide
@@ -111,15 +117,33 @@ def test_trailers_of_others_go_upstream() -> None:
     assert for_upstream(text + ours + others) == text + others
 
 
+def test_a_paragraph_of_the_text_is_one_line() -> None:
+    """Code, headings, tables and items keep theirs."""
+    kept = "## Cause\n#1 said\n\n```python\nprint(\n    1)\n```\nSo:\n```text\n1\n```\n"
+    kept += "**Tests.** a\n\n| a |\n|---|\n\n- item\n- item\n1. one\n"
+    assert one_line_each(kept) == kept
+    assert one_line_each("a\n#2 b\n*c*\n\n- d\n  e\n\n  f\n  g") == "a #2 b *c*\n\n- d e\n\n  f g"
+
+
+@pytest.mark.wide
+def test_what_is_not_for_upstream_is_refused(checkout: Path, clone: Path) -> None:
+    """By its Drop-When."""
+    line = toy_line(checkout)
+    rewrite(line.series / PATCHES[SECOND], "put away", "put away; not for upstream")
+    with pytest.raises(PatchQueueError, match=f"{SECOND} is not for upstream"):
+        branch(line, line.fixes[1], clone)
+
+
 def test_an_author_can_be_reached(checkout: Path, clone: Path) -> None:
-    """Who makes the branch takes the place of one to whom nobody can write; the date stays."""
+    """Who makes the branch takes the place of one to whom nobody can write; the date stays; committed now."""
     line = toy_line(checkout)
     patch = line.series / PATCHES[SECOND]
     rewrite(patch, "contributor@example.org", "maintainers@fork.example")
     rewrite(patch, patch.read_text().partition("\nDate: ")[2].partition("\n")[0], "Sun, 6 Feb 2022 08:00:00 +0100")
     branch(line, patch.parent, clone)
-    said = run(clone, "git", "log", "-1", "--format=%an %ae %aI", "toy-hook").stdout
-    assert said == "A Maintainer maintainer@example.org 2022-02-06T08:00:00+01:00\n"
+    said = run(clone, "git", "log", "-1", "--format=%an %ae %aI%n%ct", "toy-hook").stdout
+    assert said.partition("\n")[0] == "A Maintainer maintainer@example.org 2022-02-06T08:00:00+01:00"
+    assert abs(int(said.partition("\n")[2]) - time.time()) < 3600
 
 
 @pytest.mark.parametrize("squashed", [False, True])
@@ -205,6 +229,14 @@ def gone(clone: Path) -> None:
     commit_all(clone, "gone")
 
 
+def missing_object(clone: Path) -> None:
+    """A partial clone, which lacks the text of a file that the fix changes."""
+    rewrite(clone / HOOKED_TOO, "\nimport json\n", "\n\nimport json\n")
+    commit_all(clone, "move on")
+    blob = run(clone, "git", "rev-parse", f"HEAD:{HOOKED_TOO}").stdout.strip()
+    (clone / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+
+
 def another_project(clone: Path) -> None:
     """A clone of something else."""
     run(clone, "git", "rm", "--quiet", "-r", PACKAGE)
@@ -235,6 +267,7 @@ def no_clone(clone: Path) -> None:
     ("spoil", "said"),
     [
         (conflict, f"{SECOND} does not apply to {HOOKED_TOO}: made for sentence-transformers==6.2.0"),
+        (missing_object, f"git could not merge {SECOND}; nothing was changed. It says:\nerror: invalid object "),
         pytest.param(gone, f"{SECOND} does not apply to {HOOKED_TOO}: made for", marks=pytest.mark.wide),
         (another_project, f"is no clone of sentence-transformers: HEAD has no {PACKAGE}/__init__.py"),
         (nameless, "does not know who commits"),
@@ -275,12 +308,13 @@ def test_a_command_that_is_killed_leaves_the_clone_alone(toy: Path, clone: Path,
     path = f"{killer.parent}{os.pathsep}{os.environ['PATH']}"
     assert by_command(toy, clone, PATH=path, TMPDIR=str(tmp_path)) == ""
     assert state(clone) == before
-    assert "has the branch toy-hook" in by_command(toy, clone)
+    assert "has the branch toy-hook" in queue(toy, "branch", SECOND, str(clone)).stdout
 
 
 def test_a_fix_that_is_not_there_is_answered_with_the_series(toy: Path, clone: Path) -> None:
     """One message; nothing in the clone."""
     assert f"{NAME}/99-nothing is no series" in by_command(toy, clone, "99-nothing")
+    assert "/99-nothing is no series" in queue(toy, "branch", "99-nothing", str(clone), check=False).stdout
 
 
 def test_a_branch_without_git_names_git(toy: Path, clone: Path, tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
-from toy_queue import HOOKED, PATCHES, SECOND, amend, queue, rewrite, toy_line
+from toy_queue import FIRST, HOOKED, PATCHES, SECOND, THIRD, amend, queue, rewrite, toy_line
 
 from patchqueue.git import PatchQueueError
 from patchqueue.rules import check, faults
@@ -23,6 +24,7 @@ def test_check_has_nothing_to_object_to_in_a_fresh_export(toy: Path) -> None:
         ("Drop-When: the toys are put away\n", "", "has no trailer 'Drop-When: …'"),
         ("Symptom, cause, change, and how it was tested.\n\n", "", "explains nothing"),
         (HOOKED, "setup.py", "touches setup.py: a patch may touch"),
+        ("tests/test_hook.py", "tests/hook.py", "has no test: add one to the patch"),
         ("\nindex ", "\ndeleted file mode 100644\nindex ", "deletes"),
     ],
 )
@@ -50,6 +52,25 @@ def test_check_asks_for_the_text_of_the_pull_request(checkout: Path) -> None:
     (line.fixes[1] / "PULL_REQUEST.md").unlink()
     for fix in line.fixes[:2]:
         assert faults(line, fix) == ["has no PULL_REQUEST.md that begins with '# ' and a title"]
+
+
+@pytest.mark.parametrize("language", ["python", "text"])
+def test_check_asks_for_a_reproduction_and_its_output(checkout: Path, language: str) -> None:
+    """Of what is for upstream."""
+    line = toy_line(checkout)
+    fix = line.fixes[1]
+    rewrite(fix / "PULL_REQUEST.md", f"```{language}\n", "```\n")
+    assert "PULL_REQUEST.md reproduces nothing: add a ```python" in faults(line, fix)[0]
+    rewrite(line.series / PATCHES[SECOND], "put away", "put away;\n not for upstream")
+    assert faults(line, fix) == []
+
+
+def test_check_names_a_fix_that_is_needed_and_not_there(checkout: Path) -> None:
+    """Before what follows from that."""
+    line = toy_line(checkout)
+    shutil.rmtree(line.fixes[0])
+    said = queue(checkout, "check", check=False).stdout
+    assert said == f"patch queue: {THIRD} says 'Needs: {FIRST}', but no fix before it has that name.\n"
 
 
 def test_check_refuses_what_git_would_export_otherwise(checkout: Path) -> None:

@@ -17,14 +17,12 @@ import pytest
 from toy_queue import ROOT, installed, run
 
 from patchqueue.git import git
-from patchqueue.series import needs, promised
+from patchqueue.series import Line, needs, promised
 from patchqueue.tree import PRISTINE, STACK
 
 RELEASED = str(ROOT / "build" / "pristine")
 """The other packages, as released, come from the environment; this one takes the place of the fork."""
-SERIES = [
-    ROOT / "patches" / name for name in ("sentence-transformers/6.2.0", "accelerate/1.15.0", "transformers/5.24.0")
-]
+SERIES = [Line.load(ROOT).series, ROOT / "patches/accelerate/1.15.0", ROOT / "patches/transformers/5.24.0"]
 FIXES = {
     f"{series.parent.name}/{fix.name}": fix
     for series in SERIES

@@ -13,6 +13,7 @@ from toy_queue import (
     OWN,
     PATCHES,
     SECOND,
+    TEXT,
     THIRD,
     amend,
     commit,
@@ -48,8 +49,9 @@ def test_unpack_keeps_work_that_is_not_in_the_series(checkout: Path) -> None:
     """Running it twice changes nothing, and when the series has moved on it refuses to overwrite."""
     line = toy_line(checkout)
     amend(line.scratch, SECOND, HOOKED, "import os  # a toy", "import os  # my toy")
-    queue(checkout, "unpack")
+    assert "is unpacked already; its work is left as it is" in queue(checkout, "unpack").stdout
     assert "my toy" in (line.scratch / HOOKED).read_text("utf-8")
+    assert queue(checkout, "check").stdout.endswith("holds work that refresh has not written\n")
     rewrite(line.series / PATCHES[FIRST], "Symptom", "The symptom")
     done = queue(checkout, "unpack", check=False)
     assert done.returncode == 1
@@ -86,7 +88,8 @@ def test_a_fix_that_does_not_apply_is_named_and_waits_to_be_applied(checkout: Pa
     rewrite(line.series / PATCHES[SECOND], "-import os\n", "-import so\n")
     said = queue(checkout, "unpack", check=False).stdout
     assert f"{PATCHES[SECOND]} does not apply" in said and f"error: patch failed: {HOOKED}:" in said
-    assert f"git switch {SECOND}, git am -3" in said and "branches at their start" in said
+    assert f"git switch {SECOND}, git am -3" in said and "does not apply at its start" in said
+    assert said.count("does not apply on top") == 1
     assert len(subjects(line.scratch, SECOND)) == 1 and len(subjects(line.scratch, THIRD)) == 3
     moved = series(checkout)
     assert f"has no commit on {SECOND}" in queue(checkout, "refresh", check=False).stdout
@@ -137,21 +140,25 @@ def test_refresh_exports_a_branch_that_was_amended_and_stacks_anew(checkout: Pat
 
 @pytest.mark.wide
 def test_a_new_branch_becomes_a_folder_and_a_deleted_folder_no_branch(checkout: Path) -> None:
-    """Refresh takes up what is new; a fix is dropped by deleting its folder and its own module."""
-    line = toy_line(checkout)
+    """Refresh takes up what is new, for the editable install, too; a fix goes with its folder and its own module."""
+    line, link = toy_line(checkout), checkout / "build" / "editable" / OWN
+    link.parent.mkdir(parents=True)
     run(line.scratch, "git", "switch", "--quiet", "--create", "04-second-toy", "pristine")
     (line.scratch / OWN).with_name("second_toy.py").write_text("SECOND = 2\n")
+    (line.scratch / "tests").mkdir()
+    (line.scratch / "tests" / "test_second.py").write_text("def test_second() -> None:\n    assert True\n")
     commit(line.scratch, "Add another toy")
     queue(checkout, "refresh")
-    (checkout / "patches/sentence-transformers/6.2.0/04-second-toy/PULL_REQUEST.md").write_text("# Another\n")
+    (checkout / "patches/sentence-transformers/6.2.0/04-second-toy/PULL_REQUEST.md").write_text(TEXT)
     assert (checkout / OWN).with_name("second_toy.py").read_text() == "SECOND = 2\n"
+    assert link.with_name("second_toy.py").read_text() == "SECOND = 2\n"
     queue(checkout, "check")
     shutil.rmtree(line.series / "04-second-toy")
-    queue(checkout, "unpack")
     queue(checkout, "refresh")
     assert "/second_toy.py\n" in queue(checkout, "check", check=False).stdout
     (checkout / OWN).with_name("second_toy.py").unlink()
     queue(checkout, "check")
+    assert link.exists() and not link.with_name("second_toy.py").is_symlink()
 
 
 def test_check_names_files_that_are_in_no_patch(checkout: Path) -> None:
@@ -224,16 +231,16 @@ def replace_tree(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (edit_both_sides, "or has changed on that branch, too"),
+        (edit_both_sides, f"is of {FIRST}, or has changed there, too"),
         (edit_without_commit, "has uncommitted work"),
         (move_series_on, "holds work which is not in the series"),
-        (commit_on_the_stack, "has commits on stack, which is made from the fixes' branches"),
+        (commit_on_the_stack, "has commits on stack, of no fix"),
         (drop_the_commits, f"has no commit on {SECOND}"),
         (merge, "holds merges, a series cannot"),
         (collide, f"{PATCHES[SECOND]} does not apply on top of 'Add a toy module'"),
         (create_anothers_module, "does not apply on top of 'Count the toys'"),
         (replace_tree, "was not unpacked from the series as it is now"),
-        (commit_beside, "or on none of these"),
+        (commit_beside, "has commits on wip, of no fix"),
     ],
 )
 def test_refresh_refuses_and_writes_nothing(checkout: Path, spoil: Callable[[Path], None], message: str) -> None:

@@ -92,7 +92,7 @@ def test_the_branch_of_a_fix_is_one_that_a_maintainer_can_merge(name: str, tmp_p
     for key, value in (("user.name", "A Person"), ("user.email", "person@example.org")):
         git(clone, "config", key, value)
     tag = f"v{line.upstream[1]}"
-    start = tag if git(clone, "tag", "--list", tag) else "HEAD"
+    start = tag if git(clone, "tag", "--list", tag) else git(clone, "rev-parse", "HEAD").strip()
     try:
         branch(line, fix, clone, start)
     except PatchQueueError as error:

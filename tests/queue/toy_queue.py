@@ -28,7 +28,24 @@ PATCHES = {
     SECOND: "02-toy-hook/0001-Hook-the-toy-in.patch",
     THIRD: "03-toy-on-top/0001-Count-the-toys.patch",
 }
-TEXT = "# A toy\n\nSymptom, cause, change.\n"
+TEXT = """# A toy
+
+Symptom, cause,
+change.
+
+```python
+# python reproduction.py
+print("two",
+      "toys")
+```
+
+```text
+no toy
+```
+```text
+two toys
+```
+"""
 _MESSAGE = "{}\n\nSymptom, cause, change, and how it was tested.\n\nForwarded: no\nDrop-When: the toys are put away\n"
 _PERSON = ("-c", "user.name=A Contributor", "-c", "user.email=contributor@example.org")
 
@@ -112,17 +129,18 @@ def make_toy(folder: Path) -> Path:
     tree = folder / "build" / "making"
     start_tree(line, tree)
     run(tree, "git", "switch", "--quiet", "--create", FIRST)
-    (tree / "tests").mkdir()
-    (tree / "tests" / "test_toy.py").write_text("def test_toy() -> None:\n    assert True\n")
+    _add_test(tree, "toy")
     (tree / OWN).write_text('"""A toy."""\n\nGREETING = "hello"\n')
     rewrite(tree / HOOKED, "\nimport json\n", "\nimport json  # a toy\n")
     commit(tree, "Add a toy module")
     run(tree, "git", "switch", "--quiet", "--create", SECOND, "pristine")
     rewrite(tree / HOOKED, "\nimport os\n", "\nimport os  # a toy\n")
     rewrite(tree / HOOKED_TOO, "\nimport json\n", "\nimport json  # a toy\n")
+    _add_test(tree, "hook")
     commit(tree, "Hook the toy in")
     run(tree, "git", "switch", "--quiet", "--create", THIRD, FIRST)
     rewrite(tree / HOOKED, "\nimport json  # a toy\n", "\nimport json  # two toys\n")
+    _add_test(tree, "on_top")
     commit(tree, "Count the toys", needs=FIRST)
     for name in PATCHES:
         export(tree, name, line.series / name)
@@ -130,6 +148,12 @@ def make_toy(folder: Path) -> Path:
     shutil.rmtree(folder / "build")
     refresh(line)
     return folder
+
+
+def _add_test(tree: Path, name: str) -> None:
+    """A test as a fix brings one."""
+    (tree / "tests").mkdir(exist_ok=True)
+    (tree / "tests" / f"test_{name}.py").write_text(f"def test_{name}() -> None:\n    assert True\n")
 
 
 def _pinned(line: Line) -> Line:
