@@ -12,8 +12,9 @@ Guarantee, for every plan:
 How many rows find a place:
 
 - *All* (all but ``rows % batch_size`` with ``drop_last``), if 4 × columns × (m - 1) ≤ full batches, m being the rows
-  of the most frequent value: half of all swaps then help a conflicting row, whatever the assignment. Also if all
-  columns are strong, no row holds more than one repeated value, and a plan exists at all: it is then constructed.
+  of the most frequent value, and no batch is larger than the full ones: half of all swaps then help a conflicting row,
+  whatever the assignment. Also if all columns are strong, no row holds more than one repeated value, and a plan exists
+  at all: it is then constructed.
 - *As many as is possible at all*, if in that case no full plan exists: with m(v) rows of value v, F full batches exist
   if and only if the sum of min(m(v), F) is at least F × batch size (Gale and Ryser, 1957); the last batch takes what
   the sum grows by with one batch more. Which rows are left out is drawn anew each epoch.
@@ -130,7 +131,7 @@ def capacity(duplicates: Duplicates, batch_size: int, drop_last: bool = False, b
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     full, tail = _target(duplicates, batch_size, batches_per_step, drop_last)
     most = Capacity(duplicates.rows, batch_size, batches_per_step, full, tail, drop_last)
-    if _is_sparse(duplicates, full) or duplicates.single:
+    if _is_sparse(duplicates, batch_size, full, tail) or duplicates.single:
         return most
     first = _searched(duplicates, most, Rng(_FIRST, 1))
     return replace(most, full=first.full, tail=0 if drop_last else first.tail, found=first.order)
@@ -147,7 +148,7 @@ def fits(duplicates: Duplicates, batch_size: int, batches_per_step: int = 1) -> 
     full, tail = _target(duplicates, batch_size, batches_per_step, False)
     if full * batch_size + tail < duplicates.rows:
         return False
-    if _is_sparse(duplicates, full) or duplicates.single:
+    if _is_sparse(duplicates, batch_size, full, tail) or duplicates.single:
         return True
     rng = Rng(_FIRST, 1)
     order = first_order(duplicates, batch_size, full, tail, rng)
@@ -179,9 +180,10 @@ def plan_epoch(duplicates: Duplicates, capacity: Capacity, seed: int, epoch: int
     return _shuffled(duplicates, capacity, Rng(seed, epoch, 1))
 
 
-def _is_sparse(duplicates: Duplicates, full: int) -> bool:
+def _is_sparse(duplicates: Duplicates, batch_size: int, full: int, tail: int) -> bool:
     """Whether a conflicting row can change places with every second row, whatever the assignment."""
-    return duplicates.columns * (duplicates.largest - 1) * _SPARSE <= full
+    # A last batch that stands for a whole step may be larger than the others.
+    return duplicates.columns * (duplicates.largest - 1) * _SPARSE * max(batch_size, tail) <= full * batch_size
 
 
 def _target(duplicates: Duplicates, batch_size: int, batches_per_step: int, drop_last: bool) -> tuple[int, int]:
@@ -200,6 +202,8 @@ def _target(duplicates: Duplicates, batch_size: int, batches_per_step: int, drop
         fits = kept(middle * batches_per_step) >= middle * step_size
         low, high = (middle, high) if fits else (low, middle - 1)
     spare = kept(low * batches_per_step + 1) - low * step_size
+    if spare > batch_size:  # no value is in it twice, either
+        spare = min(spare, kept(1))
     return low * batches_per_step, 0 if drop_last else min(max(spare, 0), step_size - 1)
 
 

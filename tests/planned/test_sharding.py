@@ -9,7 +9,7 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from accelerate.state import PartialState
 from datasets import Dataset
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 from torch import nn
@@ -84,10 +84,13 @@ def test_processes_take_parts_of_each_step(even_batches, rows, batch_size, proce
 
 
 @settings(max_examples=60, deadline=None)
+# The last step has more rows than there are values, or most of them
+@example(rows=26, batch_size=4, processes=4, repeats=3, across=False, equal=False, drop=None, epoch=0)
+@example(rows=127, batch_size=4, processes=16, repeats=3, across=False, equal=False, drop=None, epoch=1)
 @given(
     rows=st.integers(4, 60),
     batch_size=st.integers(1, 9),
-    processes=st.integers(1, 4),
+    processes=st.integers(1, 8),
     repeats=st.integers(1, 4),
     across=st.booleans(),
     equal=st.booleans(),
