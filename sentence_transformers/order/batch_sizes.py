@@ -12,7 +12,12 @@ to ``TIMES`` times the run's.
 
 from __future__ import annotations
 
-from sentence_transformers.order.statistics import STRONG, Hashes
+from typing import TYPE_CHECKING
+
+from sentence_transformers.order.statistics import Hashes
+
+if TYPE_CHECKING:
+    from sentence_transformers.planned.duplicates import Duplicates
 
 TIMES = 16
 
@@ -29,21 +34,20 @@ def fitting_batch_sizes(datasets: list[Hashes], batch_size: int, world_size: int
     Returns:
         dict: The sizes; 0 where none fits, and ``TIMES * batch_size`` where it may be larger.
     """
-    apart = _largest(datasets, STRONG, batch_size, world_size)
-    if all(one.shape[1] <= STRONG for one in datasets):
+    from sentence_transformers.planned.rule import POSITIVES, kept_apart
+
+    apart = _largest([kept_apart(one) for one in datasets], batch_size, world_size)
+    if all(one.shape[1] <= POSITIVES for one in datasets):  # both rules are one
         return {"false_negatives": apart, "duplicates": apart}
-    return {"false_negatives": apart, "duplicates": _largest(datasets, None, batch_size, world_size)}
+    strictly = [kept_apart(one, strong=None) for one in datasets]
+    return {"false_negatives": apart, "duplicates": _largest(strictly, batch_size, world_size)}
 
 
-def _largest(datasets: list[Hashes], strong: int | None, batch_size: int, world_size: int) -> int:
-    from sentence_transformers.planned.duplicates import group_by_value
+def _largest(datasets: list[Duplicates], batch_size: int, world_size: int) -> int:
     from sentence_transformers.planned.plan import fits
-    from sentence_transformers.planned.value_hashes import placeholders_apart
-
-    shared = [group_by_value(placeholders_apart(one, slice(STRONG, None)), strong) for one in datasets]
 
     def all_fit(size: int) -> bool:
-        return all(fits(one, size * world_size) for one in shared)
+        return all(fits(one, size * world_size) for one in datasets)
 
     size = batch_size
     while size and not all_fit(size):

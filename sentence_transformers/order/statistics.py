@@ -25,7 +25,7 @@ Ints = npt.NDArray[np.integer[Any]]
 Hashes = npt.NDArray[np.uint64]
 
 PIECE = 1 << 18  # rows that are counted at a time
-STRONG = 2  # leading columns whose texts are right for their row: anchor and positive
+_STRONG = 2  # leading columns whose texts are right for their row: anchor and positive
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class ValueTable:
     @property
     def has_negatives(self) -> bool:
         """Whether there are columns that are taken for mined negatives."""
-        return bool(self.numbers.shape[1] > STRONG)
+        return bool(self.numbers.shape[1] > _STRONG)
 
 
 def hashes_of(datasets: list[Dataset], excluded: set[str]) -> list[Hashes]:
@@ -152,7 +152,7 @@ def groups_with_duplicates(groups: Ints, rows: Ints, values: ValueTable) -> tupl
     """
     numbers = values.numbers[rows].astype(np.int64)
     held = numbers >= 0  # no number is in two columns of one row, so the columns of a group can be joined
-    strong = np.arange(numbers.shape[1]) < STRONG
+    strong = np.arange(numbers.shape[1]) < _STRONG
     all_groups, strong = (np.broadcast_to(one, numbers.shape)[held] for one in (groups[:, None], strong))
     twice, false = _repeated(all_groups * max(len(values.rows_of), 1) + numbers[held], strong)
     of_rows, _ = _repeated(groups * max(len(values.numbers), 1) + rows, np.ones(len(rows), dtype=bool))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sentence_transformers.planned.duplicates import Duplicates, group_by_value
-from sentence_transformers.planned.value_hashes import hash_values, placeholders_apart
+from sentence_transformers.planned.value_hashes import Hashes, hash_values, placeholders_apart
 
 POSITIVES = 2  # columns that are no negatives by sentence-transformers' convention: anchor, positive
 
@@ -70,5 +70,15 @@ class Rule:
         Raises:
             ValueError: If a value can neither be compared nor pickled.
         """
-        hashes = placeholders_apart(hash_values(dataset, self.columns, cache), slice(self.firm, None))
-        return group_by_value(hashes, self.strong)
+        return kept_apart(hash_values(dataset, self.columns, cache), self.firm, self.strong)
+
+
+def kept_apart(hashes: Hashes, firm: int = POSITIVES, strong: int | None = POSITIVES) -> Duplicates:
+    """The values that keep rows apart. A placeholder (``""`` or None) among negatives is no text.
+
+    Args:
+        hashes: of shape (rows, columns), the columns in the order of a rule.
+        firm: the number of leading columns that hold no negatives.
+        strong: the number of leading columns whose values may be in no other row of a batch; None for all.
+    """
+    return group_by_value(placeholders_apart(hashes, slice(firm, None)), strong)
