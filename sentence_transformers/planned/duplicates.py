@@ -149,14 +149,12 @@ def group_by_value(identities: npt.NDArray[np.integer], strong_columns: int | No
         weak = identities[:, strong:]
         kept = np.flatnonzero(~(weak[:, :, None] == identities[:, None, :strong]).any(axis=2))
         flat = np.concatenate([identities[:, :strong].reshape(-1), weak.reshape(-1)[kept]])
-    cells, sizes, strong_sizes = _numbered_cells(flat, rows * strong, strong, kept // max(columns - strong, 1))
-    starts: IntArray = np.zeros(len(sizes) + 1, dtype=np.int32 if rows * columns < 2**31 else np.int64)
-    np.cumsum(sizes, out=starts[1:])
+    cells, starts, strong_sizes = _numbered_cells(flat, rows * strong, strong, kept // max(columns - strong, 1))
     row_values = np.full((rows, columns), -1, dtype=np.int32)
     members = np.empty(len(cells), dtype=np.int32)
     for low, high in _spans(starts):
         piece = cells[starts[low] : starts[high]]
-        numbers = np.repeat(np.arange(low, high, dtype=np.int32), sizes[low:high])
+        numbers = np.repeat(np.arange(low, high, dtype=np.int32), np.diff(starts[low : high + 1]))
         row, column = _places(piece, kept, rows, strong, columns)
         members[starts[low] : starts[high]] = row
         row_values[row, column] = numbers
@@ -176,17 +174,19 @@ def _places(cells: IntArray, kept: IntArray, rows: int, strong: int, columns: in
 def _numbered_cells(
     flat: npt.NDArray[np.integer], strong_cells: int, strong: int, weak_rows: IntArray
 ) -> tuple[IntArray, IntArray, IntArray]:
-    """Cells of the values that make conflicts, by rising size of the values; the sizes, and of strong cells alone."""
+    """Cells of the values that make conflicts, by rising size; where each value starts, and its strong cells."""
     found = [_conflicting(part, flat[part], strong_cells, strong, weak_rows) for part in _parts(flat)]
     cells, sizes, strong_sizes = (np.concatenate(each) for each in zip(*found))
     del found
     by_size = stable_argsort(sizes)
-    starts = (np.cumsum(sizes, dtype=np.int64) - sizes)[by_size]
+    found_at = (np.cumsum(sizes, dtype=np.int64) - sizes)[by_size]
     sizes, strong_sizes = sizes[by_size], strong_sizes[by_size]
-    ordered, ends = np.empty_like(cells), np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-    for low, high in _spans(ends):
-        ordered[ends[low] : ends[high]] = cells[ragged(starts[low:high], sizes[low:high])]
-    return ordered, sizes, strong_sizes
+    starts = np.zeros(len(sizes) + 1, dtype=cells.dtype)
+    np.cumsum(sizes, out=starts[1:])
+    ordered = np.empty_like(cells)
+    for low, high in _spans(starts):
+        ordered[starts[low] : starts[high]] = cells[ragged(found_at[low:high], sizes[low:high])]
+    return ordered, starts, strong_sizes
 
 
 def _spans(starts: IntArray) -> Iterator[tuple[int, int]]:
