@@ -100,9 +100,11 @@ class Line:
                 f"{', '.join(empty) or 'any folder NN-name'}. Restore it with git, or install from the whole "
                 f"repository, git+https://…, or from the sdist."
             )
+        before = {""}
         for fix in self.fixes:
-            if needs(fix) and needs(fix) not in [each.name for each in self.fixes if each < fix]:
-                raise PatchQueueError(f"{fix.name} says 'Needs: {needs(fix)}', but no fix before it has that name.")
+            if (wanted := needs(fix)) not in before:
+                raise PatchQueueError(f"{fix.name} says 'Needs: {wanted}', but no fix before it has that name.")
+            before.add(fix.name)
         return self
 
     @property

@@ -160,7 +160,8 @@ def test_drop_last_step_is_the_users_choice(tmp_path: Path, model: str) -> None:
     ("launch", "multi"),
     [
         ("ddp", "proportional"),
-        *(pytest.param(*each, marks=WIDE) for each in (("ddp", "round_robin"), ("split", "proportional"))),
+        pytest.param("ddp", "round_robin", marks=WIDE),
+        pytest.param("split", "proportional", marks=WIDE),
     ],
 )
 def test_several_datasets_have_exact_lengths(launch: str, multi: str, tmp_path: Path, model: str) -> None:
