@@ -16,6 +16,10 @@ DEFECTS := tests/fixes tests/launch
 JOBS ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
+# Byte code is written where a module is first imported: to compile all of torch takes longer than all else of set-up.
+INSTALL := -m pip install -q --no-compile
+export PYTHONDONTWRITEBYTECODE :=
+
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Two ranks share two cores; more threads than that only get in each other's way.
@@ -32,14 +36,14 @@ setup: $(VENV)/.ready $(PRISTINE)/.ready  ## install the fork, editable, and the
 
 $(VENV)/.ready: requirements/dev.txt requirements/constraints.txt pyproject.toml $(wildcard $(UPSTREAM)/* $(UPSTREAM)/*/*)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c requirements/constraints.txt -e ".[train]" -r requirements/dev.txt
+	$(BIN)/python $(INSTALL) -c requirements/constraints.txt -e ".[train]" -r requirements/dev.txt
 	$(BIN)/python -m pip check
 	@touch $@
 
 # The release, and the packages that no patch holds: for tests and the demo, as a folder that comes first in PYTHONPATH.
 $(PRISTINE)/.ready: $(UPSTREAM)/upstream.txt | $(VENV)/.ready
 	rm -rf $(PRISTINE)
-	$(BIN)/python -m pip install -q --no-deps --require-hashes --target $(PRISTINE) -r $(UPSTREAM)/upstream.txt
+	$(BIN)/python $(INSTALL) --no-deps --require-hashes --target $(PRISTINE) -r $(UPSTREAM)/upstream.txt
 	for package in planned order; do \
 		ln -s ../../../sentence_transformers/$$package $(PRISTINE)/sentence_transformers/$$package; \
 	done
@@ -47,7 +51,7 @@ $(PRISTINE)/.ready: $(UPSTREAM)/upstream.txt | $(VENV)/.ready
 
 $(ASIDE:%=build/%/.ready): build/%/.ready: requirements/%.txt | $(VENV)/.ready
 	rm -rf build/$*
-	$(BIN)/python -m pip install -q --no-deps --target build/$* -r requirements/$*.txt
+	$(BIN)/python $(INSTALL) --no-deps --target build/$* -r requirements/$*.txt
 	@touch $@
 
 demo: setup  ## train a real model on two processes, kill it, resume it, and see the order
@@ -99,7 +103,7 @@ bench: setup  ## planned batches, mined negatives, orders, and the fork without 
 	$(BIN)/python benchmarks/bench_negatives.py $(if $(FULL),,--quick)
 	$(BIN)/python benchmarks/bench_order.py
 	rm -rf build/fork
-	$(BIN)/python -m pip install -q --no-deps --target build/fork .
+	$(BIN)/python $(INSTALL) --no-deps --target build/fork .
 	$(BIN)/python benchmarks/bench_default.py $(PRISTINE) build/fork
 	$(BIN)/python benchmarks/bench_weights.py $(PRISTINE) build/fork
 
@@ -142,15 +146,15 @@ test-line-%: build/lines/%/.ready
 # 5.7.0 is for transformers 5.x alike: once more, among the packages that the fork itself is tested with.
 test-line-5.7.0-newest: setup
 	rm -rf build/lines/5.7.0-newest
-	$(BIN)/python -m pip install -q --no-deps --target build/lines/5.7.0-newest ./patches/sentence-transformers/5.7.0
+	$(BIN)/python $(INSTALL) --no-deps --target build/lines/5.7.0-newest ./patches/sentence-transformers/5.7.0
 	PYTHONPATH=$(CURDIR)/build/lines/5.7.0-newest $(PYTEST) tests/launch/test_matrix.py
 
 .PRECIOUS: build/lines/%/.stack build/lines/%/.ready
 build/lines/%/.stack: requirements/lines/%.txt patches/sentence-transformers/%/upstream.txt
 	rm -rf build/lines/$*
 	$(PYTHON) -m venv build/lines/$*
-	build/lines/$*/bin/python -m pip install -q -r requirements/lines/$*.txt
-	build/lines/$*/bin/python -m pip install -q --no-deps --require-hashes --target build/lines/$*/pristine \
+	build/lines/$*/bin/python $(INSTALL) -r requirements/lines/$*.txt
+	build/lines/$*/bin/python $(INSTALL) --no-deps --require-hashes --target build/lines/$*/pristine \
 		-r patches/sentence-transformers/$*/upstream.txt
 	@touch $@
 
@@ -158,7 +162,7 @@ build/lines/%/.stack: requirements/lines/%.txt patches/sentence-transformers/%/u
 .SECONDEXPANSION:
 build/lines/%/.ready: build/lines/%/.stack $$(wildcard patches/sentence-transformers/$$*/*.t* \
 	patches/sentence-transformers/$$*/[0-9]*/*.patch) $(wildcard patchqueue/*.py)
-	build/lines/$*/bin/python -m pip install -q --no-deps --force-reinstall ./patches/sentence-transformers/$*
+	build/lines/$*/bin/python $(INSTALL) --no-deps --force-reinstall ./patches/sentence-transformers/$*
 	@touch $@
 
 test-pythons: $(PYTHONS:%=test-python-%)  ## install as a user does on the other Pythons, import, plan and build there
@@ -167,9 +171,9 @@ test-pythons: $(PYTHONS:%=test-python-%)  ## install as a user does on the other
 test-python-%:
 	rm -rf build/pythons/$*
 	python$* -m venv build/pythons/$*
-	build/pythons/$*/bin/python -m pip install -q -c requirements/constraints.txt ".[train]"
+	build/pythons/$*/bin/python $(INSTALL) -c requirements/constraints.txt ".[train]"
 	cd build/pythons/$* && bin/python -c "import sentence_transformers, sentence_transformers.planned, sentence_transformers.order"
-	build/pythons/$*/bin/python -m pip install -q -c requirements/constraints.txt -r requirements/unit.txt
+	build/pythons/$*/bin/python $(INSTALL) -c requirements/constraints.txt -r requirements/unit.txt
 	build/pythons/$*/bin/python -m pytest -m "not slow and not wide" $(UNIT)
 
 UNIT := $(wildcard tests/planned/test_plan.py tests/planned/test_repair.py tests/planned/test_value_hashes.py)
