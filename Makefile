@@ -12,8 +12,8 @@ PYTHONS := 3.10 3.12 3.13
 ASIDE := deepspeed ray
 # The tests of defects: they import nothing of the fork but the packages that run on the release as well.
 DEFECTS := tests/fixes tests/launch
-# Side by side, as ranks mostly wait for each other; tests of one group share what they have run.
-JOBS ?= 3
+# Side by side, on two cores; tests of one group share what they have run.
+JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 # Byte code is written where a module is first imported: to compile all of torch takes longer than all else of set-up.

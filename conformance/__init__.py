@@ -4,7 +4,8 @@
 scenarios by promises for what is installed, released or patched. README.md beside this file says how to run and how to
 read it. Where things are:
 
-- ``runs`` and ``launch``: real trainers, and real processes to run them in; ``trainers`` has the more demanding ones.
+- ``runs`` and ``launch``: real trainers, and real processes to run them in, forked from one that has done ``preload``;
+  ``trainers`` has the more demanding ones.
 - ``observe``: what each process of a run saw. ``properties``: what is promised of it, as pure functions.
 - ``scenarios``: the rows of the matrix. ``matrix``: their runs, judged. ``cells``, ``stack``, ``results``: as data.
 - ``terminal`` and ``__main__``: the command.

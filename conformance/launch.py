@@ -1,7 +1,7 @@
-"""Ranks of a distributed run, forked from one process that has the imports done.
+"""Ranks of a distributed run, forked from one process that has done what each would do first (``preload``).
 
-A rank forked so takes about a second where one started by ``torchrun`` takes ten; that their orders are equal is
-itself a test (``tests/test_launchers.py``).
+A rank forked so takes about half a second where one started by ``torchrun`` takes ten; that their orders are equal is
+itself a test (``tests/launch/test_launchers.py``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 ROOT = str(Path(__file__).parents[1])
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["conformance.matrix"])
+CONTEXT.set_forkserver_preload(["conformance.preload"])
 TIMEOUT = 120  # seconds for all ranks of one run
 
 
