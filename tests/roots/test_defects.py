@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance.cells import RIGHT
+from conformance.cells import RIGHT, WEIGHTS
 from conformance.results import Results
 from roots.trees import FOLDERS, ROOT, SERIES, apply, folders_of, if_installed, python, start_tree
 
@@ -29,9 +29,11 @@ SCENARIOS = (
     *("single", "ddp", "split", "dispatch", "default-ddp"),
     *("cross-encoder-flag", "sparse", "multi-vector"),
 )
+PARAMETERS_OF_LOSSES = {(scenario, WEIGHTS) for scenario in ("single", "ddp", "split", "dispatch")}
+"""These differ between processes, or start anew after a resume, which is for sentence-transformers to mend."""
 
 
-def tested(tests: Path, path: str) -> tuple[set[str], set[str]]:
+def outcomes(tests: Path, path: str) -> tuple[set[str], set[str]]:
     """The tests of a folder that pass, and those that fail, with the packages of `path`."""
     done = python(
         "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-o", "addopts=", str(tests), path=path, folder=tests
@@ -48,9 +50,9 @@ def test_tests_of_a_folder_pass_with_it_alone_and_fail_on_the_release(folder: st
     series = folder.rpartition("/")[0]
     patched = apply(start_tree(series, tmp_path / "patched"), folder)
     released = start_tree(series, tmp_path / "released")
-    passed, failed = tested(patched / "tests", str(patched / "src"))
+    passed, failed = outcomes(patched / "tests", str(patched / "src"))
     assert failed == set()
-    still_passed, failed = tested(patched / "tests", str(released / "src"))
+    still_passed, failed = outcomes(patched / "tests", str(released / "src"))
     assert still_passed == passed & UNCHANGED
     assert failed == passed - UNCHANGED
 
@@ -61,7 +63,7 @@ def test_the_epoch_arrives_without_the_trainer_reaching_for_it(folder: str, tmp_
     accelerate = apply(start_tree(SERIES[0], tmp_path / "accelerate"), f"{SERIES[0]}/01-epoch")
     transformers = apply(start_tree(SERIES[1], tmp_path / "transformers"), folder)
     path = f"{accelerate / 'src'}:{transformers / 'src'}"
-    assert tested(transformers / "tests", path) == (
+    assert outcomes(transformers / "tests", path) == (
         {"test_epochs_of_sharded_batches", "test_epochs_of_dispatched_batches"},
         set(),
     )
@@ -69,13 +71,13 @@ def test_the_epoch_arrives_without_the_trainer_reaching_for_it(folder: str, tmp_
 
 @pytest.mark.parametrize("series", [SERIES[:1], SERIES], ids=["accelerate", "both"])
 def test_scenarios_are_right_on_unpatched_sentence_transformers(series: tuple[str, ...], tmp_path: Path) -> None:
-    """With accelerate's series, alone or with transformers', epochs and resumes are right on the release."""
+    """With accelerate's series, alone or with transformers', all is right on the release but what a loss trains."""
     trees = [apply(start_tree(name, tmp_path / name.split("/")[0]), *folders_of(name)) / "src" for name in series]
     path = ":".join(map(str, (*trees, ROOT / "build" / "pristine", ROOT)))
     chosen = [argument for scenario in SCENARIOS for argument in ("--scenario", scenario)]
     said = python("-m", "conformance", *chosen, "--json", str(tmp_path / "results.json"), path=path, folder=ROOT)
     found = Results.from_json((tmp_path / "results.json").read_text("utf-8")).cells()
-    assert {names: cell for names, cell in found.items() if cell.state != RIGHT} == {}, said.stdout
+    assert {names for names, cell in found.items() if cell.state != RIGHT} == PARAMETERS_OF_LOSSES, said.stdout
 
 
 EVALUATED = """
