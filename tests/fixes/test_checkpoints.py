@@ -33,7 +33,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model: str) -> Callable[[str
     return make
 
 
-@pytest.mark.parametrize("seed", few_of(range(2), [0]))
+@pytest.mark.parametrize("seed", few_of([1, 2], [2]))
 @pytest.mark.parametrize("mode", few_of(MODES, ["ddp"]))
 def test_run_killed_at_any_moment_goes_on_with_the_same_command(
     mode: str, seed: int, whole: Callable[[str], list[Steps]], model: str
